@@ -1,0 +1,1 @@
+"""The node daemon: wiring, socket server, reconciliation, health, metrics."""

@@ -1,0 +1,1 @@
+"""nftables: rulesets as text, elements as raw netlink messages."""

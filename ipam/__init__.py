@@ -1,0 +1,1 @@
+"""Who holds which address: ranges, pools, leases, and the durable store."""

@@ -1,0 +1,31 @@
+"""What can go wrong with addresses; a subclass is what a caller does differently about."""
+
+from net.address import IPAddress
+
+
+class IPAMError(Exception):
+    """Root of this package's errors."""
+
+
+class InvalidRange(IPAMError):
+    """A range that no address could come from, or that contradicts another."""
+
+
+class NoFreeAddress(IPAMError):
+    """Every address of a range set is held or excluded; the message names the ranges."""
+
+
+class AddressUnavailable(IPAMError):
+    """A requested address that cannot be given; the message names range and holder."""
+
+    def __init__(self, address: IPAddress, reason: str) -> None:
+        super().__init__(f"{address} {reason}")
+        self.address = address
+
+
+class StoreUnavailable(IPAMError):
+    """The durable store cannot be read or written: nothing may be promised."""
+
+
+class StoreDamaged(StoreUnavailable):
+    """The file is there but is not ours, is corrupt, or is of a newer schema."""

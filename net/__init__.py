@@ -1,0 +1,1 @@
+"""Address families and range arithmetic; standard library only, imported by every layer."""
