@@ -1,0 +1,70 @@
+# Every target prepares the machine itself (tools/setup.sh); the second time that takes no time.
+PYTHON := .venv/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-full check launcher launcher-test kernel conformance runtimes \
+	slow fuzz bench dist install lock setup-demo setup-test clean
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: setup-demo launcher ## two isolated namespaces get addresses and reach each other and beyond
+	$(PYTHON) -m cli demo
+
+test: setup-test ## what every change must pass (under an hour cold, minutes warm)
+	tools/steps.sh 'check 300' 'launcher-test 300' 'kernel 1200' 'conformance 900' \
+		'runtimes 900' 'fuzz 300'
+
+test-full: test ## also what takes long: hours of churn, power loss, the whole failure matrix
+	tools/steps.sh 'slow 14400'
+
+check: setup-test ## format, lint, types, import contracts, unit tests: under a minute
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m pytest -q tests/unit
+
+launcher: ## build the program that runtimes execute
+	$(MAKE) -s -C cni/launcher
+
+launcher-test: ## the launcher's own tests, under sanitizers
+	$(MAKE) -s -C cni/launcher test
+
+kernel: setup-test launcher ## real namespaces, links and packets
+	$(PYTHON) -m pytest -q -m 'not slow' tests/kernel
+
+conformance: setup-test launcher ## the built program against the specification, by cnitool
+	$(PYTHON) -m pytest -q -m 'not slow' tests/conformance
+
+runtimes: setup-test launcher ## podman, containerd and the reference plugins
+	$(PYTHON) -m pytest -q -m 'not slow' tests/runtimes
+
+slow: setup-test launcher
+	$(PYTHON) -m pytest -q -m slow tests
+
+fuzz: setup-test launcher ## hostile input to the launcher and the agent, for a bounded time
+	$(MAKE) -s -C cni/launcher fuzz
+	$(PYTHON) -m pytest -q tests/fuzz
+
+bench: setup-test launcher ## side by side with the reference plugins
+	$(PYTHON) bench/run
+
+dist: setup-test launcher ## the standalone program, for hosts without Python
+	tools/dist.sh
+
+install: setup-demo launcher ## put plugin and configuration where runtimes look
+	$(PYTHON) -m cli install
+
+lock: setup-test ## write requirements.lock anew from pyproject.toml
+	tools/lock.sh
+
+setup-demo:
+	@tools/setup.sh demo
+
+setup-test:
+	@tools/setup.sh test
+
+clean: ## remove all that was built here
+	$(MAKE) -s -C cni/launcher clean
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
