@@ -73,7 +73,8 @@ class Sandbox:
     """All links, addresses and routes of one attachment.
 
     *bridge* None means routed: *host_routes* lead to the pod, one each address, and
-    *neighbours* (address, MAC) are permanent entries on the pod side for its gateways.
+    *host_addresses* are the pod's gateways, the same ones on every host side (of host scope,
+    so that the host never chooses one as a source).
     """
 
     veth: Veth
@@ -81,6 +82,6 @@ class Sandbox:
     port: BridgePort = BridgePort()
     addresses: tuple[IPInterface, ...] = ()
     pod_routes: tuple[Route, ...] = ()
-    neighbours: tuple[tuple[IPAddress, str], ...] = ()
+    host_addresses: tuple[IPInterface, ...] = ()
     host_routes: tuple[IPNetwork, ...] = ()
     dad: bool = False
