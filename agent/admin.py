@@ -1,0 +1,177 @@
+"""The agent's answers to the operator: requests are `{"op": ...}`, answers are JSON objects.
+
+Nothing here touches kernel or disk by itself: what the operator sees is what the node holds in
+memory, and the one change that can be asked for is carried out by the node as a DEL would be.
+An answer with the key `error` is a refusal, its text one line for people.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from ipaddress import ip_address
+from typing import Any, Protocol
+
+from dataplane.errors import DataplaneError
+from ipam.errors import IPAMError
+from ipam.leases import Attachment, Record
+from net.address import IPAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the agent is.  *reasons* says why it is not *serving*; ages are in seconds.
+
+    *last_reconcile_s* is None until the first reconciliation has ended.
+    """
+
+    version: str
+    pid: int
+    boot_id: str
+    uptime_s: float
+    serving: bool
+    reasons: tuple[str, ...] = ()
+    attachments: int = 0
+    reservations: int = 0
+    in_flight: int = 0
+    queued: int = 0
+    spooled: int = 0
+    last_reconcile_s: float | None = None
+    resident_bytes: int = 0
+    store: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """How full one range set of a network is; *total* counts what may be given at all."""
+
+    network: str
+    ranges: str
+    total: int
+    held: int
+    reserved: int
+    cooling: int
+
+
+class Records(Protocol):
+    def records(self) -> Sequence[Record]: ...
+
+
+class Node(Protocol):
+    """What the answers need of the agent; every method may be called from any thread."""
+
+    @property
+    def leases(self) -> Records: ...
+
+    def status(self) -> Status: ...
+
+    def usage(self) -> Sequence[Usage]: ...
+
+    def check(self) -> Sequence[str]:
+        """Compare memory, disk, links and namespaces; one line per difference."""
+        ...
+
+    def is_alive(self, record: Record) -> bool:
+        """The sandbox of *record* is still there: the same one, by its cookie."""
+        ...
+
+    def release(self, who: Attachment) -> None:
+        """Undo all that *who* has and forget it, durably.  Raises IPAMError, DataplaneError."""
+        ...
+
+
+def describe(record: Record) -> dict[str, Any]:
+    """One attachment as programs see it, from the agent or from its store."""
+    return {
+        "network": record.who.network,
+        "container_id": record.who.container_id,
+        "ifname": record.who.ifname,
+        "state": record.state.value,
+        "addresses": [str(address) for address in record.addresses],
+        "sandbox": record.sandbox,
+        "netns_cookie": record.netns_cookie,
+        "boot_id": record.boot_id,
+        "started_ns": record.started_ns,
+    }
+
+
+def find(records: Sequence[Record], wanted: str) -> Record:
+    """Return the one record that *wanted* names: a key, an address, or a container id.
+
+    A container id may be shortened as long as it is clear.  Raises LookupError, whose text
+    says what is allowed, when none or several fit.
+    """
+    address = _address(wanted)
+    fitting = [
+        record
+        for record in records
+        if str(record.who) == wanted
+        or (address is not None and address in {own.ip for own in record.addresses})
+    ] or [record for record in records if wanted and record.who.container_id.startswith(wanted)]
+    match fitting:
+        case [record]:
+            return record
+        case []:
+            raise LookupError(
+                f"no attachment {wanted!r}: give NETWORK/CONTAINER/INTERFACE, an address, "
+                "or a container id"
+            )
+    keys = ", ".join(str(record.who) for record in fitting)
+    raise LookupError(f"{wanted!r} fits several attachments, give one of: {keys}")
+
+
+def answer(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    """Answer one request of the operator; never raises for what the request contains."""
+    handler = _OPERATIONS.get(str(op.get("op")))
+    if handler is None:
+        known = ", ".join(_OPERATIONS)
+        return {"error": f"unknown operation {op.get('op')!r}: this agent knows {known}"}
+    return handler(op, node)
+
+
+def _status(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    return {"status": asdict(node.status())}
+
+
+def _attachments(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    records = sorted(node.leases.records(), key=lambda record: record.who)
+    return {"attachments": [describe(record) for record in records]}
+
+
+def _ipam_show(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    return _attachments(op, node) | {"usage": [asdict(usage) for usage in node.usage()]}
+
+
+def _ipam_check(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    return {"problems": list(node.check())}
+
+
+def _ipam_release(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    try:
+        record = find(node.leases.records(), str(op.get("wanted", "")))
+    except LookupError as exc:
+        return {"error": exc.args[0]}
+    if not op.get("force") and node.is_alive(record):
+        return {
+            "error": f"{record.who} is in use: its sandbox {record.sandbox} is alive; "
+            "stop the container, or use --force to cut it off"
+        }
+    try:
+        node.release(record.who)
+    except (IPAMError, DataplaneError) as exc:
+        return {"error": f"{record.who} is not released: {exc}"}
+    return {"released": describe(record)}
+
+
+def _address(text: str) -> IPAddress | None:
+    try:
+        return ip_address(text.partition("/")[0])
+    except ValueError:
+        return None
+
+
+_OPERATIONS: dict[str, Callable[[Mapping[str, Any], Node], dict[str, Any]]] = {
+    "status": _status,
+    "attachments": _attachments,
+    "ipam-show": _ipam_show,
+    "ipam-check": _ipam_check,
+    "ipam-release": _ipam_release,
+}

@@ -1,0 +1,92 @@
+"""The command tree.  A command's module is imported when that command is asked for."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+EXIT_CODES = """\b
+Exit status:
+  0  fine
+  1  a problem was found, or what was asked for could not be done
+  2  the command line is wrong
+  3  the agent cannot be reached
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are named by module and attribute, and suggested when mistyped."""
+
+    def __init__(
+        self, *args: object, lazy: Mapping[str, str] | None = None, **attrs: object
+    ) -> None:
+        super().__init__(*args, **attrs)  # type: ignore[arg-type]
+        self._lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self._lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if (where := self._lazy.get(cmd_name)) is None:
+            return None
+        module, _, attribute = where.partition(":")
+        command = getattr(import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        wanted = args[0]
+        if not wanted.startswith("-") and wanted not in self._lazy:
+            near = get_close_matches(wanted, self._lazy, n=1)
+            meant = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(self._lazy)}"
+            ctx.fail(f"no command {wanted!r}: {meant}")
+        return super().resolve_command(ctx, args)
+
+
+def own_version() -> str:
+    """The version of this program, or `unknown` in a tree that is not installed."""
+    try:
+        return version("isthmus")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "install": "cli.install:install",
+        "uninstall": "cli.uninstall:uninstall",
+        "status": "cli.status:status",
+        "attachments": "cli.attachments:attachments",
+        "ipam": "cli.group:ipam",
+        "doctor": "cli.doctor:doctor",
+        "demo": "cli.demo:demo",
+        "agent": "cli.agent:agent",
+        "completion": "cli.completion:completion",
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=EXIT_CODES,
+)
+@click.version_option(version=own_version(), prog_name="isthmus")
+def isthmus() -> None:
+    """Attach containers to networks: a CNI plugin, its node agent, and its addresses.
+
+    With CNI_COMMAND in its environment this program is the CNI plugin itself.
+    """
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy={
+        "show": "cli.ipam:show",
+        "check": "cli.ipam:check",
+        "release": "cli.ipam:release",
+    },
+    epilog=EXIT_CODES,
+)
+def ipam() -> None:
+    """Look at, verify and mend the addresses of this node."""

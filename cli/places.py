@@ -1,0 +1,60 @@
+"""Where things are put on a host, and where what is put comes from."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+TREE = Path(__file__).resolve().parent.parent  # the source tree, or a frozen program's folder
+CONF = TREE / "conf"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Directories as the installed host will see them; *root* comes before each when writing."""
+
+    root: Path = Path("/")
+    bin_dir: Path = Path("/opt/cni/bin")
+    conf_dir: Path = Path("/etc/cni/net.d")
+    program_dir: Path = Path("/opt/isthmus")
+    config_dir: Path = Path("/etc/isthmus")
+    state_dir: Path = Path("/var/lib/isthmus")
+    unit_dir: Path = Path("/etc/systemd/system")
+
+    def real(self, path: Path) -> Path:
+        """*path* below the root."""
+        return self.root / path.relative_to("/")
+
+    @property
+    def manifest(self) -> Path:
+        return self.real(self.state_dir) / "manifest.json"
+
+    @property
+    def is_this_host(self) -> bool:
+        return self.root.resolve() == Path("/")
+
+
+def find_launcher() -> Path | None:
+    """The launcher that was built: beside the frozen program, or in the source tree."""
+    built = [TREE / "isthmus-launcher", TREE / "build/launcher/isthmus-launcher"]
+    return next((path for path in built if os.access(path, os.X_OK)), None)
+
+
+def find_standalone() -> Path | None:
+    """The standalone program: the folder it is in, or the one file; None where it is not built."""
+    if getattr(sys, "frozen", False):
+        program = Path(sys.executable).resolve()
+        in_folder = TREE.is_relative_to(program.parent)
+        return program.parent if in_folder else program
+    folder = TREE / "dist/isthmus"
+    return folder if (folder / "isthmus").exists() else None
+
+
+def agent_command() -> list[str]:
+    """How to run the agent from here without the standalone program."""
+    if getattr(sys, "frozen", False):
+        return [str(Path(sys.executable).resolve()), "agent"]
+    if script := shutil.which("isthmus", path=str(Path(sys.executable).parent)):
+        return [script, "agent"]
+    return [sys.executable, "-m", "cli", "agent"]

@@ -1,0 +1,50 @@
+"""`isthmus status`: is the agent well, and what does it hold?"""
+
+from typing import Any
+
+import click
+
+from cli.answers import Exit, json_option, leave, print_json, socket_option
+from cli.asking import ask_agent
+
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
+
+
+@click.command()
+@socket_option
+@json_option
+def status(socket: str, as_json: bool) -> None:
+    """Say how the agent is; exit status 1 when it cannot serve."""
+    found = ask_agent(socket, {"op": "status"})["status"]
+    if as_json:
+        print_json(found)
+    else:
+        for line in lines(found):
+            click.echo(line)
+    leave(Exit.FINE if found["serving"] else Exit.PROBLEM)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """What *found* says, for people."""
+    serving = "serving" if found["serving"] else "NOT serving"
+    age = found["last_reconcile_s"]
+    rows = [
+        ("agent", f"{serving}, version {found['version']}, pid {found['pid']}"),
+        ("up for", span(found["uptime_s"])),
+        ("attachments", f"{found['attachments']}, and {found['reservations']} reservations"),
+        ("requests", f"{found['in_flight']} in flight, {found['queued']} queued"),
+        ("spool", f"{found['spooled']} deletions waiting"),
+        ("reconciled", "not yet" if age is None else f"{span(age)} ago"),
+        ("memory", f"{found['resident_bytes'] / 2**20:.0f} MiB resident"),
+        ("store", found["store"]),
+    ]
+    rows += [("reason", reason) for reason in found["reasons"]]
+    return [f"{name:<12} {value}" for name, value in rows]
+
+
+def span(seconds: float) -> str:
+    """A length of time in its largest whole unit."""
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
