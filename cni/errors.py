@@ -4,6 +4,7 @@ Codes 1 to 99 are the specification's (SPEC.md 1.1.0, "Error"), 8 and 999 its Go
 those from 100 on are ours.
 """
 
+import json
 from enum import IntEnum
 
 
@@ -40,3 +41,11 @@ class CNIError(Exception):
         self.code = int(code)
         self.msg = msg
         self.details = details
+
+
+def error_document(error: CNIError, cni_version: str) -> bytes:
+    """Render *error* for standard output (SPEC.md 1.1.0, "Error"), in ASCII, whatever it holds."""
+    document = {"cniVersion": cni_version, "code": error.code, "msg": error.msg}
+    if error.details:
+        document["details"] = error.details
+    return json.dumps(document, separators=(",", ":")).encode()
