@@ -1,0 +1,113 @@
+"""The nft tables of attachments: their sets, and the rules, which never change.
+
+Packet path:                                        (all of it once a flow: conntrack does the rest)
+
+    wire ─► loopback ─► prerouting ──── routing ── forward ──► postrouting ─► wire
+            no 127/8    port of the host? DNAT                 masquerade what left its network,
+    process ──────────► output ──────── routing ─────────────► what came through a port from next
+                        port of the host? DNAT                 door, and the host's own 127.0.0.1
+
+The element that each set wants is in `cni.nat`.
+"""
+
+from dataplane.nft.objects import Chain, Family, Kind, NamedSet, Skeleton
+
+TABLE = "isthmus-cni"
+
+
+def _inet(name: str, key: tuple[Kind, ...], data: tuple[Kind, ...] = ()) -> NamedSet:
+    interval = name.startswith(("local", "hairpin"))
+    return NamedSet(Family.INET, TABLE, name, key, data, interval)
+
+
+_PORT = (Kind.PROTOCOL, Kind.PORT)
+_A4, _A6 = Kind.ADDRESS4, Kind.ADDRESS6
+MASQUERADED = {4: _inet("masq4", (_A4,)), 6: _inet("masq6", (_A6,))}
+LOCAL = {4: _inet("local4", (_A4, _A4)), 6: _inet("local6", (_A6, _A6))}
+HAIRPIN = {4: _inet("hairpin4", (_A4, _A4)), 6: _inet("hairpin6", (_A6, _A6))}
+ANY_HOST_PORT = {
+    4: _inet("hostport4_any", _PORT, (_A4, Kind.PORT)),
+    6: _inet("hostport6_any", _PORT, (_A6, Kind.PORT)),
+}
+HOST_PORT = {
+    4: _inet("hostport4", (_A4, *_PORT), (_A4, Kind.PORT)),
+    6: _inet("hostport6", (_A6, *_PORT), (_A6, Kind.PORT)),
+}
+GUARDED = NamedSet(Family.BRIDGE, TABLE, "guarded", (Kind.IFNAME,))
+PERMITTED = NamedSet(Family.BRIDGE, TABLE, "permitted", (Kind.IFNAME, Kind.MAC))
+
+_TO_HOST = "meta l4proto { tcp, udp, sctp } fib daddr type local"
+_MASQUERADE = "masquerade fully-random"
+
+NAT = Skeleton(
+    Family.INET,
+    TABLE,
+    tuple(
+        each[version]
+        for version in (4, 6)
+        for each in (MASQUERADED, LOCAL, HAIRPIN, ANY_HOST_PORT, HOST_PORT)
+    ),
+    (
+        Chain(
+            "hostports",
+            (
+                "dnat ip to ip daddr . meta l4proto . th dport map @hostport4",
+                "dnat ip to meta l4proto . th dport map @hostport4_any",
+                "dnat ip6 to ip6 daddr . meta l4proto . th dport map @hostport6",
+                "dnat ip6 to meta l4proto . th dport map @hostport6_any",
+            ),
+        ),
+        Chain(
+            # Towards pods route_localnet is on, so that 127.0.0.1:port can reach them; nobody on
+            # the wire may use that (CVE-2020-8558).
+            "loopback",
+            ('iif != "lo" ip daddr 127.0.0.0/8 drop', 'iif != "lo" ip saddr 127.0.0.0/8 drop'),
+            "type filter hook prerouting priority raw; policy accept;",
+        ),
+        Chain(
+            "prerouting",
+            (f"{_TO_HOST} jump hostports",),
+            "type nat hook prerouting priority dstnat; policy accept;",
+        ),
+        Chain(
+            # The name dstnat is refused here.  IPv6 has no route_localnet: ::1 stays the host's.
+            "output",
+            (
+                f"meta nfproto ipv4 {_TO_HOST} jump hostports",
+                f"ip6 daddr != ::1 {_TO_HOST} jump hostports",
+            ),
+            "type nat hook output priority -100; policy accept;",
+        ),
+        Chain(
+            "postrouting",
+            (
+                "ip saddr @masq4 ip daddr != 224.0.0.0/4 ip saddr . ip daddr != @local4 "
+                + _MASQUERADE,
+                "ip6 saddr @masq6 ip6 daddr != ff00::/8 ip6 saddr . ip6 daddr != @local6 "
+                + _MASQUERADE,
+                f"ct status dnat ip saddr . ip daddr @hairpin4 {_MASQUERADE}",
+                f"ct status dnat ip6 saddr . ip6 daddr @hairpin6 {_MASQUERADE}",
+                f'ct status dnat oifname != "lo" ip saddr 127.0.0.0/8 {_MASQUERADE}',
+            ),
+            "type nat hook postrouting priority srcnat; policy accept;",
+        ),
+    ),
+)
+
+MAC_GUARD = Skeleton(
+    Family.BRIDGE,
+    TABLE,
+    (GUARDED, PERMITTED),
+    (
+        Chain(
+            "prerouting",
+            ("iifname @guarded iifname . ether saddr != @permitted drop",),
+            "type filter hook prerouting priority -300; policy accept;",
+        ),
+    ),
+)
+
+
+def skeleton() -> str:
+    """Both tables without elements, as nft text."""
+    return NAT.script() + MAC_GUARD.script()

@@ -1,0 +1,244 @@
+"""Sets, maps and their elements as values, in the kernel's form and in nft's words.
+
+Everything here is a function of its arguments.  An element is held as the bytes that travel
+in a netlink message, so that what is wanted and what the kernel lists compare as they are;
+text is made of it only for people and for whole-table scripts.
+
+Form of a key or value (nf_tables, `nft --debug=netlink`): its fields one after another, each
+padded to four bytes; addresses, ports and MACs in network order, a protocol in the first byte,
+an interface name padded with zeros to sixteen bytes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from hashlib import sha256
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    summarize_address_range,
+)
+
+from net.address import IPAddress, IPNetwork
+
+COMMENT_LIMIT = 127  # nft shows at most 128 bytes, the final NUL included
+
+
+class Family(IntEnum):
+    """Families of nft tables that we use (NFPROTO_*)."""
+
+    INET = 1
+    BRIDGE = 7
+
+
+class Protocol(StrEnum):
+    """Transport protocols that have ports."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    SCTP = "sctp"
+
+    @property
+    def number(self) -> int:
+        """Its number in an IP header (IANA protocol numbers)."""
+        return _PROTOCOL_NUMBERS[self]
+
+
+_PROTOCOL_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
+
+
+class Kind(StrEnum):
+    """Types of one field of a key or value, in nft's spelling."""
+
+    ADDRESS4 = "ipv4_addr"
+    ADDRESS6 = "ipv6_addr"
+    PROTOCOL = "inet_proto"
+    PORT = "inet_service"
+    IFNAME = "ifname"
+    MAC = "ether_addr"
+
+    @property
+    def size(self) -> int:
+        """Bytes it takes in a key, padding included."""
+        return _SIZES[self]
+
+
+_SIZES = {
+    Kind.ADDRESS4: 4,
+    Kind.ADDRESS6: 16,
+    Kind.PROTOCOL: 4,
+    Kind.PORT: 4,
+    Kind.IFNAME: 16,
+    Kind.MAC: 8,
+}
+
+Field = IPAddress | IPNetwork | Protocol | int | str
+"""A value for one field: a port is an int, an interface name or a MAC a str."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSet:
+    """A set, or with *data* a map, of a table; *interval* allows networks in its keys."""
+
+    family: Family
+    table: str
+    name: str
+    key: tuple[Kind, ...]
+    data: tuple[Kind, ...] = ()
+    interval: bool = False
+
+    def declaration(self) -> str:
+        """The block that declares it, without elements."""
+        what = "map" if self.data else "set"
+        kind = " . ".join(self.key) + (f" : {' . '.join(self.data)}" if self.data else "")
+        flags = " flags interval;" if self.interval else ""
+        return f"{what} {self.name} {{ type {kind};{flags} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One member of *of*: *key* up to *end* (empty: *key* alone), *data* of a map, and its owner.
+
+    Made with `element`; the fields are bytes as the kernel has them.
+    """
+
+    of: NamedSet
+    key: bytes
+    end: bytes = b""
+    data: bytes = b""
+    comment: str = ""
+
+    def text(self) -> str:
+        """It as nft writes it: `10.0.0.2 . tcp . 80 comment "net/c1/eth0" : 10.1.0.2 . 8080`."""
+        words = _render(self.of.key, self.key, self.end)
+        if self.comment:
+            words += f' comment "{self.comment}"'
+        if self.of.data:
+            words += f" : {_render(self.of.data, self.data)}"
+        return words
+
+    def __str__(self) -> str:
+        return f"{self.of.name} {{ {self.text()} }}"
+
+
+def element(
+    of: NamedSet, key: Iterable[Field], data: Iterable[Field] = (), *, comment: str = ""
+) -> Element:
+    """The element of *of* with these fields; a comment that nft could not print is mended."""
+    first, last = [], []
+    for kind, field in zip(of.key, key, strict=True):
+        lower, upper = _bounds(kind, field)
+        first.append(lower)
+        last.append(upper)
+    values = [_bounds(kind, field)[0] for kind, field in zip(of.data, data, strict=True)]
+    end = b"".join(last) if of.interval else b""
+    return Element(of, b"".join(first), end, b"".join(values), _printable(comment))
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A chain and its rules; *hook* is empty for one that is only jumped to."""
+
+    name: str
+    rules: tuple[str, ...]
+    hook: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """What of a table never changes: sets, maps, chains, rules."""
+
+    family: Family
+    name: str
+    sets: tuple[NamedSet, ...]
+    chains: tuple[Chain, ...]
+
+    @property
+    def layout(self) -> str:
+        """The name of an empty set in the table that tells which skeleton it was made from."""
+        return f"layout-{sha256(self._body().encode()).hexdigest()[:12]}"
+
+    @property
+    def rules(self) -> int:
+        return sum(len(chain.rules) for chain in self.chains)
+
+    def script(self, elements: Iterable[Element] = ()) -> str:
+        """A transaction that puts this table, with *elements*, in the place of any of its name.
+
+        `add` before `delete` because nft before 1.0.8 has no `destroy`.
+        """
+        family = self.family.name.lower()
+        head = f"{family} {self.name}"
+        lines = [f"add table {head}", f"delete table {head}", f"table {head} {{"]
+        lines += [f"\tset {self.layout} {{ type mark; }}", self._body(), "}"]
+        lines += sorted(f"add element {head} {each}" for each in elements)
+        return "\n".join(lines) + "\n"
+
+    def _body(self) -> str:
+        lines = [f"\t{each.declaration()}" for each in self.sets]
+        for chain in self.chains:
+            lines.append(f"\tchain {chain.name} {{")
+            lines += [f"\t\t{line}" for line in (chain.hook, *chain.rules) if line]
+            lines.append("\t}")
+        return "\n".join(lines)
+
+
+def _bounds(kind: Kind, field: Field) -> tuple[bytes, bytes]:
+    match field:
+        case IPv4Network() | IPv6Network():
+            return field.network_address.packed, field.broadcast_address.packed
+        case IPv4Address() | IPv6Address():
+            raw = field.packed
+        case Protocol():
+            raw = bytes([field.number])
+        case int():
+            raw = field.to_bytes(2, "big")
+        case str() if kind is Kind.MAC:
+            raw = bytes.fromhex(field.replace(":", ""))
+        case str():
+            raw = field.encode()
+    if len(raw) > kind.size:
+        raise ValueError(f"{field!r} does not fit {kind}")
+    raw = raw.ljust(kind.size, b"\0")
+    return raw, raw
+
+
+def _printable(comment: str) -> str:
+    cleaned = "".join(c if c.isprintable() and c not in '"\\' else "?" for c in comment)
+    return cleaned.encode()[:COMMENT_LIMIT].decode(errors="ignore")
+
+
+def _render(kinds: tuple[Kind, ...], first: bytes, last: bytes = b"") -> str:
+    words, offset = [], 0
+    for kind in kinds:
+        part = slice(offset, offset + kind.size)
+        words.append(_word(kind, first[part], last[part] if last else first[part]))
+        offset += kind.size
+    return " . ".join(words)
+
+
+def _word(kind: Kind, first: bytes, last: bytes) -> str:
+    match kind:
+        case Kind.ADDRESS4:
+            return _networks(IPv4Address(first), IPv4Address(last))
+        case Kind.ADDRESS6:
+            return _networks(IPv6Address(first), IPv6Address(last))
+        case Kind.PROTOCOL:
+            names = {protocol.number: str(protocol) for protocol in Protocol}
+            return names.get(first[0], str(first[0]))
+        case Kind.PORT:
+            return str(int.from_bytes(first[:2], "big"))
+        case Kind.IFNAME:
+            name = first.rstrip(b"\0").decode(errors="replace")
+            return f'"{name}"'
+        case Kind.MAC:
+            return first[:6].hex(":")
+
+
+def _networks(first: IPAddress, last: IPAddress) -> str:
+    if first == last:
+        return str(first)
+    networks = list(summarize_address_range(first, last))
+    return str(networks[0]) if len(networks) == 1 else f"{first}-{last}"
