@@ -22,7 +22,7 @@ def modules() -> set[Path]:
     }
 
 
-def tested_modules() -> set[Path]:
+def modules_with_tests() -> set[Path]:
     return {
         file.relative_to(UNIT).with_name(file.name.removeprefix("test_"))
         for package in packages()
@@ -31,12 +31,12 @@ def tested_modules() -> set[Path]:
 
 
 def test_every_module_has_a_unit_test_file() -> None:
-    missing = sorted(map(str, modules() - tested_modules()))
+    missing = sorted(map(str, modules() - modules_with_tests()))
 
     assert missing == []
 
 
 def test_every_unit_test_file_has_its_module() -> None:
-    stray = sorted(map(str, tested_modules() - modules()))
+    stray = sorted(map(str, modules_with_tests() - modules()))
 
     assert stray == []

@@ -1,0 +1,46 @@
+"""Hosts and runtimes for one test each."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.runtimes.cnitool import Cnitool
+from tests.runtimes.containerd import Containerd, start_containerd
+from tests.runtimes.host import Host, running_host
+from tests.runtimes.podman import Podman, start_podman
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    with running_host(tmp_path) as host:
+        host.install_peers()
+        yield host
+
+
+@pytest.fixture
+def write_network(host: Host) -> Callable[[dict[str, Any]], None]:
+    """Write a conflist as 10-<name>.conflist."""
+
+    def write(conflist: dict[str, Any]) -> None:
+        path = host.networks / f"10-{conflist['name']}.conflist"
+        path.write_text(json.dumps(conflist))
+
+    return write
+
+
+@pytest.fixture
+def podman(host: Host) -> Podman:
+    return start_podman(host)
+
+
+@pytest.fixture
+def containerd(host: Host) -> Containerd:
+    return start_containerd(host)
+
+
+@pytest.fixture
+def cnitool(host: Host) -> Cnitool:
+    return Cnitool(host)
