@@ -6,6 +6,7 @@ is the same as absent.
 """
 
 import json
+from functools import lru_cache
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, NoReturn
 
@@ -181,6 +182,8 @@ def parse_address(text: str) -> IPAddress | None:
         return None
 
 
+# A node's configuration names the same few networks at every call.
+@lru_cache(maxsize=256)
 def parse_interface(text: str) -> IPInterface | None:
     """An address with a prefix length, as Go's net.ParseCIDR takes it, or None."""
     address, _, prefix = text.partition("/")

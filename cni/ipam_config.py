@@ -1,7 +1,6 @@
 """The `ipam` section: ranges, routes and reservations, or the name of another plugin."""
 
 from dataclasses import dataclass
-from itertools import combinations
 
 from cni.document import Section, parse_block
 from cni.errors import CNIError, ErrorCode
@@ -9,7 +8,7 @@ from cni.result import parse_routes
 from cni.versions import at_least
 from dataplane.model import Route
 from ipam.errors import InvalidRange
-from ipam.ranges import Range, RangeSet
+from ipam.ranges import Range, RangeSet, check_disjoint
 from net.address import IPNetwork
 
 OUR_TYPES = ("isthmus", "isthmus-ipam")
@@ -32,7 +31,7 @@ class IPAMConf:
 
     @property
     def has_ipv6(self) -> bool:
-        return any(span.subnet.version == 6 for ranges in self.range_sets for span in ranges)
+        return any(ranges.version == 6 for ranges in self.range_sets)
 
 
 def delegate_type(ipam: Section) -> str:
@@ -57,7 +56,10 @@ def parse_ipam(ipam: Section, runtime: Section, version: str) -> IPAMConf:
         raise CNIError(
             ErrorCode.INVALID_CONFIG, "no ranges in ipam", "give it a subnet, or a list of ranges"
         )
-    _check_apart(range_sets)
+    try:
+        check_disjoint(range_sets)
+    except InvalidRange as exc:
+        raise CNIError(ErrorCode.INVALID_CONFIG, "range sets overlap", str(exc)) from exc
     _check_count(range_sets, version)
     return IPAMConf(
         range_sets=tuple(range_sets),
@@ -69,7 +71,7 @@ def parse_ipam(ipam: Section, runtime: Section, version: str) -> IPAMConf:
 
 def _range_set(spans: tuple[Section, ...]) -> RangeSet:
     try:
-        return RangeSet(_range(span) for span in spans)
+        return RangeSet(tuple(_range(span) for span in spans))
     except InvalidRange as exc:
         raise CNIError(ErrorCode.INVALID_CONFIG, "invalid range set", str(exc)) from exc
 
@@ -91,19 +93,8 @@ def _range(span: Section) -> Range:
         ) from exc
 
 
-def _check_apart(range_sets: list[RangeSet]) -> None:
-    for one, other in combinations(range_sets, 2):
-        for span, stranger in ((a, b) for a in one for b in other):
-            if span.subnet.overlaps(stranger.subnet):
-                raise CNIError(
-                    ErrorCode.INVALID_CONFIG,
-                    f"range sets overlap: {span} and {stranger}",
-                    "an address is given from each set, so that no two may share one",
-                )
-
-
 def _check_count(range_sets: list[RangeSet], version: str) -> None:
-    families = [ranges[0].subnet.version for ranges in range_sets]
+    families = [ranges.version for ranges in range_sets]
     if len(set(families)) < len(families) and not at_least(version, "0.3.0"):
         raise CNIError(
             ErrorCode.INVALID_CONFIG,
