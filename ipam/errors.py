@@ -19,7 +19,7 @@ class AddressUnavailable(IPAMError):
     """A requested address that cannot be given; the message names range and holder."""
 
     def __init__(self, address: IPAddress, reason: str) -> None:
-        super().__init__(f"{address} {reason}")
+        super().__init__(f"requested address {address} {reason}")
         self.address = address
 
 
@@ -29,3 +29,7 @@ class StoreUnavailable(IPAMError):
 
 class StoreDamaged(StoreUnavailable):
     """The file is there but is not ours, is corrupt, or is of a newer schema."""
+
+
+class Conflict(StoreUnavailable):
+    """The store is well but refuses this one change: the address belongs to another record."""

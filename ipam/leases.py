@@ -12,7 +12,7 @@ from net.address import IPAddress, IPInterface, IPNetwork
 
 @dataclass(frozen=True, slots=True, order=True)
 class Attachment:
-    """The key of all state (SPEC.md 0.4.0, "DEL"): one interface of one container on one network."""
+    """The key of all state (SPEC.md 0.4.0, "DEL"): an interface of a container on a network."""
 
     network: str
     container_id: str
