@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record
+from ipam.ledger import Usage
 from net.address import IPAddress
 
 
@@ -39,31 +40,20 @@ class Status:
     store: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """How full one range set of a network is; *total* counts what may be given at all."""
+class Leases(Protocol):
+    """The allocator, as far as it is looked at."""
 
-    network: str
-    ranges: str
-    total: int
-    held: int
-    reserved: int
-    cooling: int
-
-
-class Records(Protocol):
     def records(self) -> Sequence[Record]: ...
+    def usage(self) -> Sequence[Usage]: ...
 
 
 class Node(Protocol):
     """What the answers need of the agent; every method may be called from any thread."""
 
     @property
-    def leases(self) -> Records: ...
+    def leases(self) -> Leases: ...
 
     def status(self) -> Status: ...
-
-    def usage(self) -> Sequence[Usage]: ...
 
     def check(self) -> Sequence[str]:
         """Compare memory, disk, links and namespaces; one line per difference."""
@@ -90,6 +80,17 @@ def describe(record: Record) -> dict[str, Any]:
         "netns_cookie": record.netns_cookie,
         "boot_id": record.boot_id,
         "started_ns": record.started_ns,
+    }
+
+
+def _fullness(usage: Usage) -> dict[str, Any]:
+    """How full one range set is; cooling addresses are free, but the last to be given."""
+    return {
+        "ranges": str(usage.ranges),
+        "size": usage.size,
+        "held": usage.held,
+        "cooling": usage.cooling,
+        "free": usage.size - usage.held,
     }
 
 
@@ -137,7 +138,7 @@ def _attachments(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:
 
 
 def _ipam_show(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
-    return _attachments(op, node) | {"usage": [asdict(usage) for usage in node.usage()]}
+    return _attachments(op, node) | {"usage": [_fullness(usage) for usage in node.leases.usage()]}
 
 
 def _ipam_check(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:

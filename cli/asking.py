@@ -6,6 +6,7 @@ from typing import Any, Self
 
 from cli.answers import Problem, Unreachable, note
 
+_AWAY = "The agent does not answer"
 _HINT = "start it (systemctl start isthmus-agent, or isthmus agent), or name its socket by --socket"
 
 
@@ -21,11 +22,8 @@ class Reading:
         """The same, of one network alone."""
         if network is None:
             return self
-        return replace(
-            self,
-            attachments=tuple(row for row in self.attachments if row["network"] == network),
-            usage=tuple(row for row in self.usage if row["network"] == network),
-        )
+        rows = tuple(row for row in self.attachments if row["network"] == network)
+        return replace(self, attachments=rows)
 
 
 def ask_agent(socket: str, op: dict[str, Any]) -> dict[str, Any]:
@@ -41,12 +39,16 @@ def ask_agent(socket: str, op: dict[str, Any]) -> dict[str, Any]:
     return dict(answer)
 
 
-def read_attachments(socket: str, store: str) -> Reading:
-    """What is attached.  Raises Problem when neither agent nor store can be read."""
+def read_attachments(socket: str, store: str, *, quiet: bool = False) -> Reading:
+    """What is attached; unless *quiet*, say it when that comes from the disk.
+
+    Raises Unreachable when there is neither agent nor store, Problem for a store that cannot
+    be read.
+    """
     try:
         answer = ask_agent(socket, {"op": "ipam-show"})
     except Unreachable as exc:
-        return Reading(source="disk", attachments=_on_disk(store, exc))
+        return Reading(source="disk", attachments=_on_disk(store, exc, quiet=quiet))
     return Reading(
         source="agent",
         attachments=tuple(answer["attachments"]),
@@ -59,34 +61,32 @@ def read_check(socket: str, store: str) -> tuple[str, list[str]]:
     try:
         return "agent", list(ask_agent(socket, {"op": "ipam-check"})["problems"])
     except Unreachable as exc:
-        return "disk", duplicates(_on_disk(store, exc))
+        return "disk", _check_disk(store, exc)
 
 
-def duplicates(attachments: tuple[dict[str, Any], ...]) -> list[str]:
-    """Addresses that two attachments of one network hold, one line each."""
-    holder: dict[tuple[str, str], str] = {}
-    problems = []
-    for row in attachments:
-        key = f"{row['network']}/{row['container_id']}/{row['ifname']}"
-        for interface in row["addresses"]:
-            address = interface.partition("/")[0]
-            other = holder.setdefault((row["network"], address), key)
-            if other != key:
-                problems.append(f"{address} is held by {other} and by {key}")
-    return problems
+def _check_disk(store: str, away: Unreachable) -> list[str]:
+    from ipam.reading import verify
+
+    _need_store(store, away)
+    note(f"{_AWAY}: only {store} is verified, not what runs.")
+    return verify(Path(store))
 
 
-def _on_disk(store: str, away: Unreachable) -> tuple[dict[str, Any], ...]:
-    from ipam.sqlite import read_records
-
+def _on_disk(store: str, away: Unreachable, *, quiet: bool = False) -> tuple[dict[str, Any], ...]:
     from agent.admin import describe
     from ipam.errors import StoreUnavailable
+    from ipam.reading import read_records
 
-    if not Path(store).exists():
-        raise Unreachable(f"{away.message}; and there is no store {store}")
+    _need_store(store, away)
     try:
         records = read_records(Path(store))
     except StoreUnavailable as exc:
-        raise Problem(f"the agent does not answer, and its store cannot be read: {exc}") from exc
-    note(f"The agent does not answer: this is a reading of {store}, not of what runs.")
+        raise Problem(f"{_AWAY}, and its store cannot be read: {exc}") from exc
+    if not quiet:
+        note(f"{_AWAY}: this is a reading of {store}, not of what runs.")
     return tuple(describe(record) for record in sorted(records, key=lambda record: record.who))
+
+
+def _need_store(store: str, away: Unreachable) -> None:
+    if not Path(store).exists():
+        raise Unreachable(f"{away.message}; and there is no store {store}")

@@ -16,7 +16,7 @@ from cli.answers import (
 from cli.asking import ask_agent, read_attachments, read_check
 from cli.attachments import show_attachments
 
-_USAGE = ("NETWORK", "RANGES", "TOTAL", "HELD", "RESERVED", "COOLING", "FREE")
+_USAGE = ("RANGES", "SIZE", "HELD", "COOLING", "FREE")
 
 
 @click.command()
@@ -26,7 +26,7 @@ _USAGE = ("NETWORK", "RANGES", "TOTAL", "HELD", "RESERVED", "COOLING", "FREE")
 def show(socket: str, store: str, as_json: bool) -> None:
     """Show who holds which address and how full the ranges are."""
     found = read_attachments(socket, store)
-    usage = [row | {"free": _free(row)} for row in found.usage]
+    usage = list(found.usage)
     if as_json:
         print_json({"source": found.source, "attachments": list(found.attachments), "usage": usage})
         return
@@ -77,7 +77,3 @@ def release(wanted: str, force: bool, socket: str, as_json: bool) -> None:
         return
     key = "/".join(released[part] for part in ("network", "container_id", "ifname"))
     click.echo(f"released {key}: {' '.join(released['addresses']) or 'it held no address'}")
-
-
-def _free(row: dict[str, Any]) -> int:
-    return int(row["total"] - row["held"] - row["reserved"] - row["cooling"])

@@ -96,7 +96,6 @@ def _refuse_if_in_use(places: Places, *, force: bool) -> None:
 
 def _stop_agent(places: Places) -> None:
     from dataplane.inspect import lock_is_held
-
     from dataplane.programs import run
 
     if has_systemd() and places.real(places.unit_dir / UNIT).exists():

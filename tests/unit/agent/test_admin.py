@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from agent.admin import Status, Usage, answer, find
+from agent.admin import Status, answer, find
 from ipam.errors import StoreUnavailable
 from ipam.leases import Attachment, Record, State
+from ipam.ledger import Usage
+from ipam.ranges import Range, RangeSet
 
 
 def record(container_id: str, *addresses: str, network: str = "isthmus") -> Record:
@@ -22,6 +24,7 @@ def record(container_id: str, *addresses: str, network: str = "isthmus") -> Reco
     )
 
 
+RANGES = RangeSet([Range.of(ip_network("10.66.0.0/28"))])
 WEB = record("web1", "10.66.0.2/16", "fd66::2/64")
 DB = record("db1", "10.66.0.3/16")
 
@@ -45,9 +48,7 @@ class FakeNode:
         return Status(version="1", pid=1, boot_id="b", uptime_s=2.0, serving=True)
 
     def usage(self) -> Sequence[Usage]:
-        return [
-            Usage(network="isthmus", ranges="10.66.0.0/16", total=9, held=2, reserved=0, cooling=1)
-        ]
+        return [Usage(ranges=RANGES, size=9, held=2, idle=3, cooling=1)]
 
     def check(self) -> Sequence[str]:
         return ["something is odd"]
@@ -73,7 +74,9 @@ def test_show_adds_how_full_the_ranges_are() -> None:
     found = answer({"op": "ipam-show"}, FakeNode())
 
     assert len(found["attachments"]) == 2
-    assert found["usage"][0]["cooling"] == 1
+    assert found["usage"] == [
+        {"ranges": str(RANGES), "size": 9, "held": 2, "cooling": 1, "free": 7}
+    ]
 
 
 def test_status_and_check_pass_on_what_the_node_says() -> None:

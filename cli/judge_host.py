@@ -1,0 +1,170 @@
+"""Judgements on the host: its addresses, sysctls, firewalls and kernel.
+
+Everything here is a function of its arguments.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from cli.findings import Finding, error, info, warning
+from cli.judge_files import Network
+from dataplane.inspect import Firewall, ForwardChain, HostNetwork
+
+OLDEST_NFT = (1, 0, 0)
+_OUR_TABLES = "isthmus"
+_REMEDIES = {
+    "filter": "for Docker: nft insert rule {family} filter DOCKER-USER iifname {bridge} accept"
+    " (and oifname); for ufw: ufw route allow in on {bridge} and out on {bridge}",
+    "firewalld": "firewall-cmd --permanent --zone=trusted --add-interface={bridge}"
+    " && firewall-cmd --reload",
+}
+# What each kernel feature is for, and whether nothing works without it.
+_FEATURES: Mapping[str, tuple[str, bool]] = {
+    "veth": ("every attachment is a veth pair", True),
+    "bridge": ("mode bridge needs it; mode routed does not", True),
+    "bridge VLAN filtering": ("the keys vlan and vlanTrunk need it", False),
+    "tbf and ifb": ("the capability bandwidth needs them", False),
+    "nftables NAT": ("ipMasq and portMappings need it", True),
+    "nftables conntrack": ("ipMasq and portMappings need it", True),
+    "nftables fib": ("portMappings need it", True),
+}
+
+
+def judge_subnets(networks: Iterable[Network], host: HostNetwork) -> list[Finding]:
+    """Ranges that overlap an address or a route of the host which is not of that network."""
+    findings = []
+    for network in networks:
+        for subnet in network.subnets:
+            findings += [
+                error(
+                    f"{subnet} of {network.file} overlaps {what} on {ifname}",
+                    "packets for one of the two go to the other",
+                    f"choose another subnet: isthmus install --subnet …, or edit {network.file}",
+                )
+                for what, ifname in sorted(_overlapping(subnet, network.bridge, host))
+            ]
+    return findings
+
+
+def _overlapping(subnet: object, bridge: str, host: HostNetwork) -> set[tuple[str, str]]:
+    ours = {bridge} | {link.name for link in host.links if link.alias.startswith("isthmus")}
+    seen = {
+        (f"the address {found.address}", found.ifname)
+        for found in host.addresses
+        if found.ifname not in ours and found.address.network.overlaps(subnet)  # type: ignore[arg-type]
+    }
+    covered = {ifname for _, ifname in seen}
+    return seen | {
+        (f"the route to {found.dst}", found.ifname)
+        for found in host.routes
+        if found.ifname not in ours | covered
+        and not found.ours
+        and found.dst.prefixlen > 0
+        and found.dst.overlaps(subnet)  # type: ignore[arg-type]
+    }
+
+
+def judge_sysctls(
+    values: Mapping[str, str | None],
+    networks: Sequence[Network],
+    *,
+    writable: bool,
+    attached: int,
+) -> list[Finding]:
+    """Forwarding, reverse path filters and the bridge's detour through iptables."""
+    findings = []
+    for version, name in (
+        (4, "net/ipv4/ip_forward"),
+        (6, "net/ipv6/conf/all/forwarding"),
+    ):
+        needed = any(subnet.version == version for one in networks for subnet in one.subnets)
+        if needed and values.get(name) == "0":
+            findings.append(_forwarding(name.replace("/", "."), writable, attached))
+    if values.get("net/ipv4/conf/all/rp_filter") == "1":
+        findings.append(
+            warning(
+                "net.ipv4.conf.all.rp_filter is 1 (strict)",
+                "replies that leave by another link than the request came in by are dropped",
+                "sysctl net.ipv4.conf.all.rp_filter=2 where the host has several uplinks",
+            )
+        )
+    if any(values.get(f"net/bridge/bridge-nf-call-{one}tables") == "1" for one in ("ip", "ip6")):
+        findings.append(
+            info(
+                "net.bridge.bridge-nf-call-iptables is 1",
+                "packets between containers of one bridge pass the forward chains too",
+                "sysctl net.bridge.bridge-nf-call-iptables=0 unless something here relies on it",
+            )
+        )
+    return findings
+
+
+def _forwarding(name: str, writable: bool, attached: int) -> Finding:
+    if not writable:
+        return error(
+            f"{name} is 0, and /proc/sys cannot be written here",
+            "packets of containers do not leave the host",
+            f"set {name}=1 on the host, outside of this container",
+        )
+    if attached:
+        return error(
+            f"{name} is 0 though {attached} containers are attached",
+            "something switched it off: their packets do not leave the host",
+            f"sysctl {name}=1, and look in /etc/sysctl.d for what sets it to 0",
+        )
+    return info(f"{name} is 0", "nothing needs it yet", "nothing: the agent sets it when needed")
+
+
+def judge_firewall(firewall: Firewall, networks: Iterable[Network]) -> list[Finding]:
+    """nft itself, and forward chains of others that drop what containers send."""
+    findings = _judge_nft(firewall)
+    bridges = sorted({network.bridge for network in networks if network.bridge})
+    for chain in firewall.chains:
+        if not chain.drops or chain.table.startswith(_OUR_TABLES):
+            continue
+        shut = [bridge for bridge in bridges if bridge not in chain.accepts]
+        findings += [_drop(chain, bridge) for bridge in shut]
+    return findings
+
+
+def _judge_nft(firewall: Firewall) -> list[Finding]:
+    if firewall.fault:
+        return [
+            error(
+                f"nft cannot be used: {firewall.fault}",
+                "masquerade and port mappings cannot be made",
+                "apt install nftables, and run this as root",
+            )
+        ]
+    if firewall.version < OLDEST_NFT:
+        return [
+            error(
+                f"nft {'.'.join(map(str, firewall.version))} is too old",
+                "it does not know the sets that isthmus uses",
+                f"install nftables {'.'.join(map(str, OLDEST_NFT))} or newer",
+            )
+        ]
+    return []
+
+
+def _drop(chain: ForwardChain, bridge: str) -> Finding:
+    remedy = _REMEDIES.get(chain.table, "accept iifname and oifname {bridge} in it")
+    return error(
+        f"the chain {chain} drops forwarded packets and does not accept {bridge}",
+        "what any table drops is dropped: no rule of isthmus can undo it",
+        remedy.format(bridge=bridge, family=chain.family),
+    )
+
+
+def judge_kernel(missing: Collection[str]) -> list[Finding]:
+    findings = []
+    for name in missing:
+        reason, is_needed = _FEATURES[name]
+        say = error if is_needed else info
+        findings.append(
+            say(
+                f"this kernel has no {name}",
+                reason,
+                "load the module or use another kernel" if is_needed else "nothing, unless used",
+            )
+        )
+    return findings
