@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.runtimes.agent import Agent, start_agent
 from tests.runtimes.cnitool import Cnitool
-from tests.runtimes.containerd import Containerd, start_containerd
 from tests.runtimes.host import Host, running_host
 from tests.runtimes.podman import Podman, start_podman
 
@@ -32,13 +32,13 @@ def write_network(host: Host) -> Callable[[dict[str, Any]], None]:
 
 
 @pytest.fixture
-def podman(host: Host) -> Podman:
-    return start_podman(host)
+def agent(host: Host) -> Agent:
+    return start_agent(host)
 
 
 @pytest.fixture
-def containerd(host: Host) -> Containerd:
-    return start_containerd(host)
+def podman(host: Host) -> Podman:
+    return start_podman(host)
 
 
 @pytest.fixture

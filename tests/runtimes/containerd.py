@@ -103,6 +103,13 @@ class Containerd:
         status: dict[str, Any] = answer["status"]
         return status
 
+    def netns(self, sandbox: str) -> str:
+        """Return the path of the sandbox's network namespace, as the host sees it."""
+        request = {"pod_sandbox_id": sandbox, "verbose": True}
+        info = json.loads(self.call("PodSandboxStatus", request)["info"]["info"])
+        namespaces = info["runtimeSpec"]["linux"]["namespaces"]
+        return next(str(item["path"]) for item in namespaces if item["type"] == "network")
+
     def sandbox_config(self, name: str) -> dict[str, Any]:
         return {
             "metadata": {"name": name, "namespace": "default", "uid": f"uid-{name}"},

@@ -6,8 +6,9 @@
 
 The host's default routes lead outside, where nothing is routed back: who is to be answered from
 there must have been masqueraded.  /run, /var/lib and /opt are empty; everything else is the
-machine's own, so that directories of the test have the same names in there.  When the first
-process of the namespaces goes, the kernel kills all others and nothing is left.
+machine's own, so that directories of the test have the same names in there.  The first process
+of the namespaces ends with the pipe on its standard input, hence with the test whatever happens;
+then the kernel kills all others and nothing is left.
 """
 
 import os
@@ -48,7 +49,7 @@ ip route add default via 192.0.2.2
 ip -6 route add default via 2001:db8::2
 echo up
 trap '' CHLD
-exec sleep infinity
+exec cat
 """
 
 
@@ -175,22 +176,22 @@ def running_host(directory: Path) -> Iterator[Host]:
     """Make the namespaces, and end with them everything that runs there."""
     unshare = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
     holder = subprocess.Popen(
-        (*unshare, "sh", "-c", FIRST_PROCESS), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        (*unshare, "sh", "-c", FIRST_PROCESS), stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
+    assert holder.stdin is not None
+    assert holder.stdout is not None
     host = Host(directory, holder)
     try:
-        assert holder.stdout is not None
         if holder.stdout.readline() != b"up\n":
             raise AssertionError("the host's namespaces could not be made; see standard error")
         host.plugins.mkdir()
         host.networks.mkdir()
         yield host
     finally:
-        holder.kill()
+        holder.stdin.close()
         for process in (holder, *host.started):
-            process.wait()
-        if holder.stdout is not None:
-            holder.stdout.close()
+            process.wait(30)
+        holder.stdout.close()
         remove_control_groups(cgroup_parent(host))
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.runtimes.containerd import Containerd
+from tests.runtimes.containerd import start_containerd
 from tests.runtimes.host import Host
 from tests.runtimes.recorder import record
 
@@ -30,30 +30,32 @@ WriteNetwork = Callable[[dict[str, Any]], None]
 
 
 def test_containerd_asks_for_status_and_attaches_and_detaches_a_sandbox(
-    host: Host, write_network: WriteNetwork, request: pytest.FixtureRequest
+    host: Host, write_network: WriteNetwork
 ) -> None:
     write_network(NETWORK)
     calls = record(host, "bridge")
-    containerd: Containerd = request.getfixturevalue("containerd")
+    containerd = start_containerd(host)
 
     ready = containerd.network_ready()
     sandbox = containerd.run_sandbox("web", port_mappings=[MAPPING])
     address = containerd.status(sandbox)["network"]["ip"]
+    ping = host.run("nsenter", f"--net={containerd.netns(sandbox)}", "ping", "-c1", "10.88.0.1")
     containerd.remove_sandbox(sandbox)
 
     assert ready["status"] is True
     assert address == "10.88.0.2"
+    assert "1 received" in ping.stdout
     assert {"STATUS", "ADD", "DEL"} == set(calls.verbs())
     assert containerd.sandboxes() == []
 
 
 def test_containerd_killed_during_an_add_never_sends_its_del(
-    host: Host, write_network: WriteNetwork, request: pytest.FixtureRequest
+    host: Host, write_network: WriteNetwork
 ) -> None:
     write_network(NETWORK)
     calls = record(host, "bridge")
     calls.hold("ADD")
-    containerd: Containerd = request.getfixturevalue("containerd")
+    containerd = start_containerd(host)
 
     containerd.begin_sandbox("lost")
     held = calls.wait_for_held("ADD", containerd.service)
