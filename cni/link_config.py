@@ -3,7 +3,7 @@
 A value that contradicts another is refused, as the reference does, before anything is made.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,7 +63,9 @@ def parse_link(document: Section) -> LinkConf:
         promiscuous=document.flag("promiscMode"),
         isolated=document.flag("portIsolation"),
         vlan=document.number("vlan", 0, _MAX_VLAN),
-        vlan_trunk=_merged(_trunk(item) for item in document.sections("vlanTrunk")),
+        vlan_trunk=_merged(
+            span for item in document.sections("vlanTrunk") for span in _trunk(item)
+        ),
         preserve_default_vlan=document.flag("preserveDefaultVlan", default=True),
         mac_spoof_check=document.flag("macspoofchk"),
         dad=document.flag("enabledad"),
@@ -102,16 +104,16 @@ def _tristate(document: Section, key: str) -> bool | None:
     return None if document.raw(key) is None else document.flag(key)
 
 
-def _trunk(item: Section) -> tuple[int, int]:
+def _trunk(item: Section) -> Iterator[tuple[int, int]]:
     low, high = (item.number(key, 1, _MAX_VLAN) for key in ("minID", "maxID"))
-    single = item.number("id", 1, _MAX_VLAN)
-    if single and not low and not high:
-        return single, single
-    if single or not low or not high:
-        item.refuse("id", "alone, or absent with both minID and maxID present")
+    if bool(low) != bool(high):
+        item.refuse("minID" if high else "maxID", "present, as the other end of the range is")
     if high < low:
         item.refuse("maxID", f"at least minID, which is {low}")
-    return low, high
+    if low:
+        yield low, high
+    if single := item.number("id", 1, _MAX_VLAN):
+        yield single, single
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
