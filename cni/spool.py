@@ -122,7 +122,8 @@ class Spool:
     def _make_directory(self) -> None:
         with suppress(FileExistsError):
             self.directory.mkdir(mode=0o700)
-            _sync_directory(self.directory.parent)
+        # Even when it was there: whoever made it may not have come so far.
+        _sync_directory(self.directory.parent)
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:

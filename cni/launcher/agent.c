@@ -73,17 +73,21 @@ static bool nobody_listens(int reason)
     return reason == ENOENT || reason == ECONNREFUSED;
 }
 
+/* For how long a connection refused for *reason* is tried again. */
+static int patience_ms(const struct verb *verb, int reason, bool wait)
+{
+    if (reason == EAGAIN)
+        return verb->busy_ms;
+    return nobody_listens(reason) && wait ? verb->absent_ms : 0;
+}
+
 static int connect_patiently(const struct verb *verb, const char *path, bool wait)
 {
     int64_t began = monotonic_ms();
     for (;;) {
         int fd = connect_once(path);
         int reason = errno;
-        int patience = reason == EAGAIN            ? verb->busy_ms
-                       : nobody_listens(reason)    ? (wait ? verb->absent_ms : 0)
-                       : reason == EINTR           ? verb->busy_ms
-                                                   : 0;
-        if (fd >= 0 || monotonic_ms() - began >= patience) {
+        if (fd >= 0 || monotonic_ms() - began >= patience_ms(verb, reason, wait)) {
             errno = reason;
             return fd;
         }

@@ -56,7 +56,9 @@ void scan_config(const char *text, size_t length, struct config *found)
         if (c == '{' || c == '[') {
             name_next = ++depth == 1;
         } else if (c == '}' || c == ']') {
-            found->whole = !--depth;
+            if (!--depth && c == ']')
+                return;
+            found->whole = !depth;
         } else if (c == '"') {
             size_t end = string_end(text, at + 1, length);
             if (depth == 1 && name_next)

@@ -22,12 +22,13 @@ static bool refuse(struct complaint *why, const char *path, const char *step, co
     return false;
 }
 
-/* Make the last component of *directory* and its entry durable; EEXIST is as good. */
+/* Make the last component of *directory*, and its entry durable even when it is there already:
+ * whoever made it may not have come so far. */
 static bool make_directory(const char *directory)
 {
     char parent[4096];
-    if (mkdir(directory, 0700) < 0)
-        return errno == EEXIST;
+    if (mkdir(directory, 0700) < 0 && errno != EEXIST)
+        return false;
     snprintf(parent, sizeof parent, "%s", directory);
     char *slash = strrchr(parent, '/');
     if (!slash)
@@ -35,9 +36,12 @@ static bool make_directory(const char *directory)
     else
         slash[slash == parent] = '\0';
     int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    bool durable = fd >= 0 && fsync(fd) == 0;
-    if (fd >= 0)
-        close(fd);
+    if (fd < 0)
+        return false;
+    bool durable = fsync(fd) == 0;
+    int reason = errno;
+    close(fd);
+    errno = reason;
     return durable;
 }
 

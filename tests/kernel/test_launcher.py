@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cni.frames import REFUSED, encode_response
 from cni.request import Response
@@ -314,17 +316,36 @@ def test_stdin_that_cannot_be_read_is_an_error(launcher: Launcher) -> None:
     assert json.loads(stdout)["code"] == 5
 
 
-def test_closed_standard_descriptors_are_not_taken_for_the_sockets(launcher: Launcher) -> None:
-    with (
-        FakeAgent(launcher.socket, answering(Response(0, b"{}"))) as agent,
-        ended(launcher.start("ADD", preexec_fn=lambda: os.closerange(1, 3))) as process,
-    ):
-        close_stdin(process)
+def closing(launcher: Launcher, redirection: str) -> list[str]:
+    return ["/bin/sh", "-c", f'exec "$0" {redirection}', launcher.binary]
+
+
+def test_a_closed_stdin_is_an_error(launcher: Launcher) -> None:
+    done = subprocess.run(
+        closing(launcher, "<&-"),
+        env=launcher.environment("ADD"),
+        capture_output=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+    assert Done(done.returncode, done.stdout, done.stderr).error["code"] == 5
+
+
+def test_a_closed_stdout_is_not_taken_for_the_socket(launcher: Launcher) -> None:
+    with FakeAgent(launcher.socket, answering(Response(0, b"{}"))) as agent:
+        done = subprocess.run(
+            closing(launcher, ">&- 2>&-"),
+            env=launcher.environment("ADD"),
+            input=CONFIG,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
         call = agent.call()
 
-    assert process.returncode == 1
-    assert not call.acknowledged
+    assert done.returncode == 1
     assert call.request.stdin == CONFIG
+    assert not call.acknowledged
 
 
 def test_stdin_that_is_never_closed_is_an_error_after_a_while(launcher: Launcher) -> None:
@@ -677,7 +698,9 @@ def test_many_deletions_at_once_are_all_kept(launcher: Launcher) -> None:
     assert len(Spool(launcher.spool).pending()) == 20
 
 
-@pytest.mark.parametrize("config", [b"", b"[]", b"null", b'{"name": "shop"', b"{} {}", b'{"a": "}'])
+@pytest.mark.parametrize(
+    "config", [b"", b"[]", b"null", b'{"name": "shop"', b"{]", b"{} {}", b'{"a": "}']
+)
 def test_a_deletion_that_could_never_be_done_is_not_kept(launcher: Launcher, config: bytes) -> None:
     assert launcher.run("DEL", config).error["code"] == 6
     assert launcher.spooled() == []
@@ -838,3 +861,28 @@ def test_an_error_echoes_the_protocol_version_of_the_configuration(
     launcher: Launcher, config: bytes, version: str
 ) -> None:
     assert launcher.run("STATUS", config).error["cniVersion"] == version
+
+
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("standalone"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["standalone", "a", '"', "\\", ""]), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(document=st.dictionaries(st.sampled_from(["standalone", "name", "é\\"]), documents))
+def test_the_launcher_reads_any_configuration_as_a_json_parser_does(
+    launcher: Launcher, document: dict[str, Any]
+) -> None:
+    install_standalone(launcher)
+    done = launcher.run("DEL", json.dumps(document, indent=1).encode())
+
+    assert done.status == (3 if document.get("standalone") is True else 0)

@@ -3,16 +3,19 @@
  * an error is one line of printable JSON, and what is accepted keeps the rules. */
 #include "launcher.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void require(bool holds)
-{
-    if (!holds)
-        abort();
-}
+#define require(claim) \
+    do { \
+        if (!(claim)) { \
+            fprintf(stderr, "line %d: not so: %s\n", __LINE__, #claim); \
+            abort(); \
+        } \
+    } while (0)
 
 static void check_document(const struct complaint *why, const char *version)
 {
