@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cni.frames import (
-    ACK,
     ANSWER_HEADER_SIZE,
     FrameError,
     Kind,
@@ -46,7 +45,6 @@ def ask(path: Path, op: Mapping[str, Any], *, timeout: float = 30.0) -> dict[str
             agent.sendall(request)
             status, length = parse_answer_header(_receive(agent, ANSWER_HEADER_SIZE))
             body = _receive(agent, length)
-            agent.sendall(ACK)
         return _answer(status, body)
     except FileNotFoundError as exc:
         raise AgentAway(f"no agent runs: there is no socket {path}") from exc

@@ -6,19 +6,15 @@ import click
 
 from cli.answers import Exit, leave
 
-_DEFAULT = Path("/etc/isthmus/agent.toml")
-
 
 @click.command()
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    default=_DEFAULT,
-    show_default=True,
-    help="The agent's configuration; every key has a default, so the file may be missing.",
+    help="The agent's configuration; without it /etc/isthmus/agent.toml, if that is there.",
 )
-def agent(config: Path) -> None:
-    """Run the node agent in the foreground, until SIGTERM."""
+def agent(config: Path | None) -> None:
+    """Run the node agent, until SIGTERM."""
     from agent.server import main
 
     leave(Exit(main(config)))

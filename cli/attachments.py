@@ -17,7 +17,10 @@ _COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "STATE", "SANDBOX"
 def attachments(
     network: str | None, no_trunc: bool, socket: str, store: str, as_json: bool
 ) -> None:
-    """List what is attached: from the agent, or from its store when it is away."""
+    """List who has which address.
+
+    From the agent, or from its store when it is away.
+    """
     found = read_attachments(socket, store)
     show_attachments(found.only(network), as_json=as_json, whole=no_trunc)
 

@@ -41,9 +41,9 @@ _COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cy
 @socket_option
 @json_option
 def doctor(socket: str, as_json: bool, **directories: Path) -> None:
-    """Look for what keeps containers off the network, and say how to mend it.
+    """Find what keeps containers off the network.
 
-    Nothing is changed.  Exit status 1 when there is an error among the findings.
+    Each finding says why it matters and how to mend it.  Nothing is changed.  Exit status 1 when there is an error among the findings.
     """
     findings = examine(Places(**directories), socket)
     if as_json:

@@ -91,7 +91,7 @@ def install(  # noqa: PLR0917 - click passes each by its name
     force: bool,
     **directories: Path,
 ) -> None:
-    """Put plugin, agent and network list where a runtime finds them.
+    """Put plugin, agent and network list in place.
 
     Doing it again changes only what differs.  The network list is put last: a runtime calls
     the plugin from that moment on.

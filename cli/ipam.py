@@ -24,7 +24,7 @@ _USAGE = ("RANGES", "SIZE", "HELD", "COOLING", "FREE")
 @store_option
 @json_option
 def show(socket: str, store: str, as_json: bool) -> None:
-    """Show who holds which address and how full the ranges are."""
+    """Show who holds what, and how full ranges are."""
     found = read_attachments(socket, store)
     usage = list(found.usage)
     if as_json:
@@ -42,7 +42,9 @@ def show(socket: str, store: str, as_json: bool) -> None:
 @store_option
 @json_option
 def check(socket: str, store: str, as_json: bool) -> None:
-    """Verify that no address is held twice, leaked, or missing where it should be.
+    """Verify the addresses.
+
+    None may be held twice, leaked, or missing where it should be.
 
     The agent compares its memory, its store, the links and the namespaces.  Without the agent
     only the store is looked at.
@@ -63,7 +65,7 @@ def check(socket: str, store: str, as_json: bool) -> None:
 @socket_option
 @json_option
 def release(wanted: str, force: bool, socket: str, as_json: bool) -> None:
-    """Take an attachment down and give its addresses back.
+    """Take an attachment down, free its addresses.
 
     KEY is NETWORK/CONTAINER/INTERFACE, or the beginning of a container id.  An attachment
     whose sandbox is alive is refused without --force: its container loses the network.

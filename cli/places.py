@@ -57,4 +57,4 @@ def agent_command() -> list[str]:
         return [str(Path(sys.executable).resolve()), "agent"]
     if script := shutil.which("isthmus", path=str(Path(sys.executable).parent)):
         return [script, "agent"]
-    return [sys.executable, "-m", "cli", "agent"]
+    return ["/usr/bin/env", f"PYTHONPATH={TREE}", sys.executable, "-m", "cli", "agent"]

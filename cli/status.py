@@ -14,7 +14,10 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"))
 @socket_option
 @json_option
 def status(socket: str, as_json: bool) -> None:
-    """Say how the agent is; exit status 1 when it cannot serve."""
+    """Say how the agent is.
+
+    Exit status 1 when it cannot serve.
+    """
     found = ask_agent(socket, {"op": "status"})["status"]
     if as_json:
         print_json(found)

@@ -23,7 +23,9 @@ _STATE = ("isthmus.db*", "lock", "sysctl.json*", "manifest.json*")
 @click.option("--purge", is_flag=True, help="Forget leases and edited configuration too.")
 @click.option("--force", is_flag=True, help="Even while containers are attached: they lose it.")
 def uninstall(purge: bool, force: bool, **directories: Path) -> None:
-    """Take away what install put, and what the agent made in the kernel.
+    """Leave the host as it was found.
+
+    Takes away what install put, and what the agent made in the kernel.
 
     The network list goes first, so that no runtime calls a plugin that is going.  Refused while
     containers are attached.  Doing it again does nothing.
@@ -110,10 +112,18 @@ def _stop_agent(places: Places) -> None:
 
 
 def _clean_kernel(places: Places) -> None:
-    from dataplane.leftovers import remove_leftovers
+    from cli.leftovers import remove_leftovers
 
-    for what in remove_leftovers(places.state_dir / "sysctl.json"):
+    removed, faults = remove_leftovers(places.state_dir / "sysctl.json", seed=_seed())
+    for what in removed:
         click.echo(f"remove   {what}")
+    if faults:
+        raise Problem("not all could be removed: " + "; ".join(faults))
+
+
+def _seed() -> str:
+    """What tells the MACs of this machine's bridges from those of others (agent.wiring)."""
+    return ""
 
 
 def _purge(places: Places) -> None:

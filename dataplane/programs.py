@@ -58,7 +58,9 @@ def run(
 class Running:
     """A program in the background, in a session of its own, that writes to *log*."""
 
-    def __init__(self, argv: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, argv: Sequence[str], log: Path, *, environment: Mapping[str, str] | None = None
+    ) -> None:
         with log.open("ab") as sink:
             try:
                 self._process = subprocess.Popen(
@@ -67,6 +69,7 @@ class Running:
                     stdout=sink,
                     stderr=sink,
                     start_new_session=True,
+                    env=None if environment is None else dict(environment),
                 )
             except OSError as exc:
                 raise ProgramMissing(f"cannot run {argv[0]}: {exc.strerror or exc}") from exc

@@ -1,0 +1,73 @@
+"""What the agent made in the kernel, taken away: links, tables, settings (docs/ownership.md).
+
+Works on the network namespace of the calling thread.  Everything is recognised by marks of our
+own; what does not carry one stays.
+"""
+
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from pathlib import Path
+
+from cni.attachment import HOST_PREFIX, bridge
+from cni.spec import BridgeSpec, Spec
+from cni.tables import TABLE
+from dataplane.errors import DataplaneError
+from dataplane.links import Links
+from dataplane.nft.runner import NftRunner
+from dataplane.programs import run
+from dataplane.rtnl import DELETE_GROUP, Link
+from dataplane.sysctl import FileLedger, Sysctls
+
+_FAMILIES = ("inet", "bridge")
+_ALIAS = "isthmus/"
+
+
+def remove_leftovers(ledger: Path, *, seed: str) -> tuple[list[str], list[str]]:
+    """Remove all that is ours; returns what was removed, and what could not be and why.
+
+    *seed* is the one from which our bridges have their MACs.
+    """
+    removed: list[str] = []
+    faults: list[str] = []
+    for what, remove in _steps(seed):
+        try:
+            remove()
+            removed.append(what)
+        except DataplaneError as exc:
+            faults.append(f"{what}: {exc}")
+    recorded = FileLedger(ledger)
+    if former := recorded.recorded():
+        faults += Sysctls().restore(former)
+        removed.append(f"changes of {', '.join(sorted(former))}")
+        recorded.forget()
+    return removed, faults
+
+
+def is_own_veth(link: Link) -> bool:
+    """A host side that is complete, or one that was being deleted: both marks are ours alone."""
+    return link.name.startswith(HOST_PREFIX) and (
+        link.alias.startswith(_ALIAS) or link.group == DELETE_GROUP
+    )
+
+
+def is_own_bridge(link: Link, everything: Collection[Link], *, seed: str) -> bool:
+    """A bridge that has the MAC we would give it, and no port any more."""
+    if link.kind != "bridge" or any(other.master == link.index for other in everything):
+        return False
+    made = bridge(Spec(bridge=BridgeSpec(name=link.name)), seed=seed)
+    return made is not None and made.mac == link.mac
+
+
+def _steps(seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
+    """What is there to be removed; bridges are looked at when their ports are gone."""
+    links = Links()
+    for link in filter(is_own_veth, links.all()):
+        yield f"link {link.name}", partial(links.detach, link.name)
+    everything = links.all()
+    for link in everything:
+        if is_own_bridge(link, everything, seed=seed):
+            yield f"bridge {link.name}", partial(links.detach, link.name)
+    for family in _FAMILIES:
+        if run(["nft", "list", "table", family, TABLE]).status == 0:
+            delete = partial(NftRunner().load, f"delete table {family} {TABLE}\n")
+            yield f"table {family} {TABLE}", delete
