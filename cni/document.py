@@ -7,7 +7,7 @@ is the same as absent.
 
 import json
 from functools import lru_cache
-from ipaddress import ip_address, ip_interface, ip_network
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
 from typing import Any, NoReturn
 
 from cni.errors import CNIError, ErrorCode
@@ -175,11 +175,14 @@ class Section:
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address as Go's net.ParseIP takes it (no zone), or None."""
+    """An address as Go's net.ParseIP takes it, or None: no zone, and a mapped one is IPv4."""
     try:
-        return None if "%" in text else ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    if isinstance(address, IPv4Address):
+        return address
+    return None if address.scope_id else address.ipv4_mapped or address
 
 
 # A node's configuration names the same few networks at every call.

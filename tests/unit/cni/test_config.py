@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from cni.link_config import Mode
 from cni.result import DNS, Interface, IPConfig, Result
 from ipam.leases import Attachment
 from ipam.ranges import Range, RangeSet
+
+SAMPLES = Path(__file__).parents[2] / "data" / "stdin"
 
 BASE: dict[str, Any] = {"cniVersion": "1.1.0", "name": "pnet", "type": "isthmus"}
 SUBNET: dict[str, Any] = {"subnet": "10.1.0.0/16"}
@@ -74,6 +77,16 @@ def test_what_podman_sends_becomes_one_value() -> None:
     assert found.aliases == ("web", "90212c314deb")
     assert found.requested == Requested(pod=Pod(name="pt2"))
     assert found.prev_result is None
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.iterdir()), ids=lambda sample: sample.stem)
+def test_what_a_runtime_sends_is_taken_whole(sample: Path) -> None:
+    verb = Verb.GC if "gc" in sample.stem else Verb.ADD
+    found = parse(sample.read_bytes(), call(verb))
+
+    assert found.ipam is not None
+    assert found.ipam.range_sets or found.delegate
+    assert (found.prev_result is not None) == (b"prevResult" in sample.read_bytes())
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ def test_only_a_prefix_length_makes_an_interface(text: str) -> None:
 def test_addresses_are_read_in_both_families() -> None:
     assert parse_address("fd00::1") == ip_address("fd00::1")
     assert parse_address("fe80::1%eth0") is None
+    assert parse_address("::ffff:10.0.0.1") == ip_address("10.0.0.1")
     assert parse_interface("fd00::1/64") == ip_interface("fd00::1/64")
     assert parse_block("10.0.0.1") == ip_network("10.0.0.1/32")
     assert parse_block("10.0.0.1/24") is None
