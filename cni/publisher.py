@@ -37,7 +37,7 @@ class Conntrack(Seam):
 
     def flush_port(
         self, protocol: Protocol, port: int, host_ip: IPAddress | None = None
-    ) -> int: ...
+    ) -> None: ...
 
 
 class Programmed(StrEnum):
