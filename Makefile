@@ -1,5 +1,6 @@
 # Every target prepares the machine itself (tools/setup.sh); the second time that takes no time.
 PYTHON := .venv/bin/python
+SECONDS ?= 10# of each fuzzer
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-full check launcher launcher-test kernel runtimes \
@@ -41,8 +42,12 @@ slow: setup-test launcher
 	$(PYTHON) -m pytest -q -m slow tests
 
 fuzz: setup-test launcher ## hostile input to the launcher and the agent, for a bounded time
-	$(MAKE) -s -C cni/launcher fuzz
-	$(PYTHON) -m pytest -q tests/fuzz
+	$(MAKE) -s -C cni/launcher fuzz SECONDS=$(SECONDS)
+	@mkdir -p build/fuzz
+	@for program in tests/fuzz/fuzz_*.py; do \
+		echo "$$program, $(SECONDS) s"; log=build/fuzz/$$(basename $$program).log; \
+		$(PYTHON) $$program -max_total_time=$(SECONDS) -artifact_prefix=build/fuzz/ \
+			> $$log 2>&1 || { tail -n 40 $$log; exit 1; }; done
 
 bench: setup-test launcher ## side by side with the reference plugins
 	$(PYTHON) bench/run
