@@ -102,7 +102,7 @@ static void put_boot_id(unsigned char *at)
     close(fd);
 }
 
-/* Fill the header in; a spooled frame has no descriptor with it. */
+/* Fill the header in, once the body is complete. */
 void finish_frame(struct frame *frame, uint64_t started_ns, int netns_errno, bool with_netns)
 {
     unsigned char *header = frame->bytes;
@@ -120,4 +120,10 @@ void finish_frame(struct frame *frame, uint64_t started_ns, int netns_errno, boo
     put_boot_id(header + 40);
     put(header + 76, (uint64_t)netns_errno, 4);
     put(header + 88, frame->length - frame->stdin_at, 4);
+}
+
+/* What is kept in a file has no descriptor with it. */
+void forget_netns(struct frame *frame)
+{
+    put(frame->bytes + 12, 0, 4);
 }

@@ -84,7 +84,7 @@ static int finish(int peer)
 }
 
 /* Nobody did the call: keep a DEL for later, say so for any other. */
-static int do_without_agent(const struct verb *verb, uint64_t started_ns, int netns_errno,
+static int do_without_agent(const struct verb *verb, uint64_t started_ns,
                             const struct config *config, struct complaint *why)
 {
     if (!verb->spooled)
@@ -94,7 +94,7 @@ static int do_without_agent(const struct verb *verb, uint64_t started_ns, int ne
                  "cannot decode stdin");
         return fail(why, config->version);
     }
-    finish_frame(&frame, started_ns, netns_errno, false);
+    forget_netns(&frame);
     if (spool(setting("ISTHMUS_SPOOL", ISTHMUS_SPOOL), &frame, started_ns, why))
         return 0;
     return fail(why, config->version);
@@ -125,7 +125,7 @@ static int call(const struct verb *verb, const char *program, uint64_t started_n
     if (outcome == ABSENT && config.standalone)
         run_standalone(setting("ISTHMUS_STANDALONE", ISTHMUS_STANDALONE), program, &frame,
                        started_ns, why.details, sizeof why.details);
-    return do_without_agent(verb, started_ns, netns_errno, &config, &why);
+    return do_without_agent(verb, started_ns, &config, &why);
 }
 
 int main(int argc, char **argv)

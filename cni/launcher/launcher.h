@@ -129,6 +129,7 @@ bool begin_frame(struct frame *frame, const char *program, char *const *environm
                  struct complaint *why);
 bool read_stdin(struct frame *frame, struct complaint *why);
 void finish_frame(struct frame *frame, uint64_t started_ns, int netns_errno, bool with_netns);
+void forget_netns(struct frame *frame);
 
 /* agent.c */
 int64_t monotonic_ms(void);
