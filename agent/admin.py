@@ -125,7 +125,10 @@ def answer(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
     if handler is None:
         known = ", ".join(_OPERATIONS)
         return {"error": f"unknown operation {op.get('op')!r}: this agent knows {known}"}
-    return handler(op, node)
+    try:
+        return handler(op, node)
+    except (IPAMError, DataplaneError) as exc:
+        return {"error": str(exc)}
 
 
 def _status(_op: Mapping[str, Any], node: Node) -> dict[str, Any]:
@@ -155,10 +158,7 @@ def _ipam_release(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
             "error": f"{record.who} is in use: its sandbox {record.sandbox} is alive; "
             "stop the container, or use --force to cut it off"
         }
-    try:
-        node.release(record.who)
-    except (IPAMError, DataplaneError) as exc:
-        return {"error": f"{record.who} is not released: {exc}"}
+    node.release(record.who)
     return {"released": describe(record)}
 
 

@@ -15,6 +15,6 @@ from cli.answers import Exit, leave
 )
 def agent(config: Path | None) -> None:
     """Run the node agent, until SIGTERM."""
-    from agent.server import main
+    from agent.daemon import main
 
     leave(Exit(main(config)))

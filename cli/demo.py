@@ -20,8 +20,9 @@ _PORT = 8080
 def demo(keep: bool) -> None:
     """Show all of it in namespaces of its own.
 
-    The network of this machine is not touched.  A host, something beyond it and two containers; an agent; the real plugin as a runtime would
-    run it.  All is removed at the end, and after Ctrl-C.
+    The network of this machine is not touched.  A host, something beyond it and two
+    containers; an agent; the real plugin as a runtime would run it.  All is removed at
+    the end, and after Ctrl-C.
     """
     from cli.demo_site import Site
     from cli.places import find_launcher

@@ -43,7 +43,8 @@ _COLORS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.INFO: "cy
 def doctor(socket: str, as_json: bool, **directories: Path) -> None:
     """Find what keeps containers off the network.
 
-    Each finding says why it matters and how to mend it.  Nothing is changed.  Exit status 1 when there is an error among the findings.
+    Each finding says why it matters and how to mend it.  Nothing is changed.
+    Exit status 1 when there is an error among the findings.
     """
     findings = examine(Places(**directories), socket)
     if as_json:

@@ -112,18 +112,14 @@ def _stop_agent(places: Places) -> None:
 
 
 def _clean_kernel(places: Places) -> None:
+    from agent.boot import machine_id
     from cli.leftovers import remove_leftovers
 
-    removed, faults = remove_leftovers(places.state_dir / "sysctl.json", seed=_seed())
+    removed, faults = remove_leftovers(places.state_dir / "sysctl.json", seed=machine_id())
     for what in removed:
         click.echo(f"remove   {what}")
     if faults:
         raise Problem("not all could be removed: " + "; ".join(faults))
-
-
-def _seed() -> str:
-    """What tells the MACs of this machine's bridges from those of others (agent.wiring)."""
-    return ""
 
 
 def _purge(places: Places) -> None:

@@ -1,0 +1,52 @@
+"""The command tree: lazy, and kind to typing errors."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+
+TREE = "install uninstall status attachments doctor demo agent completion"
+NESTED = ["ipam", "ipam show", "ipam check", "ipam release"]
+
+
+@pytest.mark.parametrize("command", [*TREE.split(" "), *NESTED])
+def test_every_command_has_a_help_of_its_own(run: Run, command: str) -> None:
+    result = run(*command.split(), "--help")
+
+    assert result.exit_code == 0
+    assert "Usage: isthmus" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("atachments", "'attachments'"), ("ipam chek", "'check'"), ("zzz", "completion")],
+)
+def test_a_mistyped_command_is_a_usage_error_with_a_suggestion(
+    run: Run, words: str, meant: str
+) -> None:
+    result = run(*words.split())
+
+    assert result.exit_code == 2
+    assert meant in result.output
+
+
+def test_the_help_names_the_exit_statuses(run: Run) -> None:
+    output = run("--help").output
+
+    assert "3  the agent cannot be reached" in output
+
+
+def test_neither_help_nor_the_plugin_imports_what_only_tables_and_metrics_need() -> None:
+    script = (
+        "import sys, cli.__main__, cli.group, click.testing\n"
+        "click.testing.CliRunner().invoke(cli.group.isthmus, ['--help'])\n"
+        "print(sorted({'rich', 'prometheus_client', 'asyncio'} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
