@@ -47,6 +47,10 @@ class Spool:
         self.directory = directory
         self._added = itertools.count()
 
+    def waiting(self) -> int:
+        """How many entries there are, at the cost of one scan."""
+        return len(self._files(_ENTRY))
+
     def pending(self) -> list[Entry]:
         """Read the entries, earliest start first; damaged ones are set aside with a warning.
 
@@ -69,7 +73,7 @@ class Spool:
         temporary = self.directory / f"{_TEMPORARY}{name}"
         with self._refusals():
             self._make_directory()
-            if len(self._files(_ENTRY)) >= MAX_ENTRIES:
+            if self.waiting() >= MAX_ENTRIES:
                 raise _refusal(self.directory, f"{MAX_ENTRIES} deletions wait already")
             try:
                 _write_durably(temporary, encode_request(replace(request, netns_fd=None)))

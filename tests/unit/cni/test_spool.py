@@ -70,6 +70,14 @@ def test_two_deletions_of_one_attachment_and_instant_are_both_kept(spool: Spool)
     assert requests(spool) == [DEL, DEL]
 
 
+def test_waiting_entries_are_counted_without_being_read(spool: Spool) -> None:
+    put(spool, "1-1.del", b"torn")
+    put(spool, "1-2.del.bad", b"torn")
+    put(spool, ".tmp-1-3", b"")
+
+    assert spool.waiting() == 1
+
+
 def test_a_removed_entry_is_gone_and_removing_it_again_is_harmless(spool: Spool) -> None:
     spool.add(DEL)
     (entry,) = spool.pending()
