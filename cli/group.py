@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 import click
+
+from agent.version import VERSION
 
 EXIT_CODES = """\b
 Exit status:
@@ -47,14 +48,6 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def own_version() -> str:
-    """The version of this program, or `unknown` in a tree that is not installed."""
-    try:
-        return version("isthmus")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 @click.group(
     cls=LazyGroup,
     lazy={
@@ -71,7 +64,7 @@ def own_version() -> str:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=EXIT_CODES,
 )
-@click.version_option(version=own_version(), prog_name="isthmus")
+@click.version_option(version=VERSION, prog_name="isthmus")
 def isthmus() -> None:
     """Attach containers to networks: a CNI plugin, its node agent, and its addresses.
 
