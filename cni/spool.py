@@ -43,8 +43,9 @@ class Entry:
 class Spool:
     """The directory of waiting deletions, absent until the first one."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, limit: int = MAX_ENTRIES) -> None:
         self.directory = directory
+        self._limit = limit
         self._added = itertools.count()
 
     def waiting(self) -> int:
@@ -73,8 +74,8 @@ class Spool:
         temporary = self.directory / f"{_TEMPORARY}{name}"
         with self._refusals():
             self._make_directory()
-            if self.waiting() >= MAX_ENTRIES:
-                raise _refusal(self.directory, f"{MAX_ENTRIES} deletions wait already")
+            if self.waiting() >= self._limit:
+                raise _refusal(self.directory, f"{self._limit} deletions wait already")
             try:
                 _write_durably(temporary, encode_request(replace(request, netns_fd=None)))
                 temporary.rename(self.directory / f"{name}{_ENTRY}")

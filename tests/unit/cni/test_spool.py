@@ -8,7 +8,7 @@ import pytest
 from cni.errors import CNIError
 from cni.frames import encode_request
 from cni.request import Request
-from cni.spool import MAX_ENTRIES, Spool
+from cni.spool import Spool
 
 DEL = Request(
     program="isthmus",
@@ -163,14 +163,14 @@ def test_a_missing_parent_is_an_error_that_names_the_directory(tmp_path: Path) -
     assert caught.value.code == 11
 
 
-def test_a_full_spool_refuses_and_leaves_nothing_behind(spool: Spool) -> None:
-    spool.directory.mkdir()
-    for number in range(MAX_ENTRIES):
-        os.mknod(spool.directory / f"{number}.del")
+def test_a_full_spool_refuses_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", limit=2)
+    spool.add(DEL)
+    spool.add(DEL)
 
-    with pytest.raises(CNIError, match="10000 deletions wait already"):
+    with pytest.raises(CNIError, match="2 deletions wait already"):
         spool.add(DEL)
-    assert len(names(spool)) == MAX_ENTRIES
+    assert len(names(spool)) == 2
 
 
 def test_a_deletion_that_no_reader_would_take_is_refused_and_leaves_nothing(spool: Spool) -> None:
