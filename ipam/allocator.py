@@ -185,9 +185,13 @@ class Allocator:
             self._writer.probe()
         return tuple(expired)
 
-    def rewrite(self, store: Store) -> Future[None]:
-        """Go on with the new and empty *store*, after writing all that is known into it."""
-        return self._writer.replace(store, self._everything)
+    def rewrite(self, open_next: Callable[[], Store]) -> Future[None]:
+        """Close the store and go on with a new, empty one, after writing all that is known there.
+
+        For a store that was lost while in use (`ipam.sqlite.start_over`): memory knows more than
+        the links do.
+        """
+        return self._writer.replace(open_next, self._everything)
 
     def check(self) -> list[str]:
         """Compare memory with the store and with itself; return what is wrong.
@@ -245,8 +249,7 @@ class Allocator:
 
     def _put(self, slot: Slot, record: Record) -> Future[None]:
         kept = {address.ip for address in record.addresses}
-        old = slot.durable.addresses if slot.durable is not None else ()
-        return self._submit(slot, record.who, record, {one.ip for one in old} - kept)
+        return self._submit(slot, record.who, record, slot.recorded() - kept)
 
     def _release(self, who: Attachment, slot: Slot) -> Future[None]:
         slot.leases = ()
@@ -284,6 +287,7 @@ class Allocator:
             future = self._writer.submit(changes, settle)
         except StoreUnavailable as exc:
             slot.current, slot.unsettled = before, slot.unsettled - 1
+            self._settle(who, slot, now_ns)
             return _failed(exc)
         self._settle(who, slot, now_ns)
         return future

@@ -11,9 +11,7 @@ from net.address import IPAddress
 
 def compare(snapshot: Snapshot, slots: Mapping[Attachment, Slot], ledger: Ledger) -> list[str]:
     """Return what is wrong, a line each: memory equals disk, and no address has two owners."""
-    return sorted(
-        [*_records(snapshot, slots), *_owners(slots, ledger), *_history(snapshot, ledger)]
-    )
+    return sorted([*_records(snapshot, slots), *_owners(slots, ledger), *_history(snapshot)])
 
 
 def _records(snapshot: Snapshot, slots: Mapping[Attachment, Slot]) -> Iterator[str]:
@@ -40,11 +38,8 @@ def _owners(slots: Mapping[Attachment, Slot], ledger: Ledger) -> Iterator[str]:
             yield f"{address}: the ledger says {held.get(address)}, slots {owners.get(address)}"
 
 
-def _history(snapshot: Snapshot, ledger: Ledger) -> Iterator[str]:
-    idle = {address for address, _ in ledger.idle()}
+def _history(snapshot: Snapshot) -> Iterator[str]:
     recorded = {one.ip for record in snapshot.records for one in record.addresses}
     for one in snapshot.history:
         if one.address in recorded:
             yield f"{one.address}: in a record and in the history"
-        elif one.address not in idle and ledger.holder(one.address) is None:
-            yield f"{one.address}: in the stored history, not in memory"

@@ -27,11 +27,12 @@ class Slot:
 
     def claims(self) -> frozenset[IPAddress]:
         """Return every address that must not be another's."""
-        found = {lease.address.ip for lease in self.leases}
-        for record in (self.durable, self.current):
-            if record is not None:
-                found.update(one.ip for one in record.addresses)
-        return frozenset(found)
+        return self.recorded().union(lease.address.ip for lease in self.leases)
+
+    def recorded(self) -> frozenset[IPAddress]:
+        """Return the addresses that are in a record."""
+        records = (self.durable, self.current)
+        return frozenset(one.ip for each in records if each is not None for one in each.addresses)
 
     def own(self) -> dict[IPAddress, bool]:
         """Return what the next ADD may take up again, and whether it has been in use."""

@@ -49,8 +49,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 _SUFFIXES = ("", "-wal", "-shm")
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
-_PUT = """INSERT INTO attachment (network, container_id, ifname, boot_id, started_ns, sandbox,
-        netns_cookie, state, reserved_ns, spec) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_COLUMNS = (
+    "network, container_id, ifname, boot_id, started_ns, sandbox, netns_cookie, state,"
+    " reserved_ns, spec"
+)
+_PUT = f"""INSERT INTO attachment ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (network, container_id, ifname) DO UPDATE SET boot_id = excluded.boot_id,
         started_ns = excluded.started_ns, sandbox = excluded.sandbox,
         netns_cookie = excluded.netns_cookie, state = excluded.state,
@@ -75,7 +78,7 @@ class SQLiteStore:
                 addresses.setdefault(key, []).append(_interface(packed, prefix))
             records = tuple(
                 _record(row, tuple(addresses.get(row[0], ())))
-                for row in self._db.execute("SELECT * FROM attachment")
+                for row in self._db.execute(f"SELECT id, {_COLUMNS} FROM attachment")
             )
             history = tuple(
                 Released(_address(packed), boot_id, released_ns)
@@ -200,7 +203,7 @@ def open_store(path: Path, *, migrations: Sequence[Sequence[str]] = MIGRATIONS) 
 def set_aside(path: Path) -> Path:
     """Rename the damaged file at *path*, with its log, to `<name>.damaged-<n>`; say to which.
 
-    Raises StoreUnavailable.
+    What is not there is not renamed.  Raises StoreUnavailable.
     """
     number = 1
     while any(Path(f"{path}.damaged-{number}{suffix}").exists() for suffix in _SUFFIXES):
@@ -212,6 +215,12 @@ def set_aside(path: Path) -> Path:
                 os.rename(f"{path}{suffix}", f"{aside}{suffix}")
         _sync_directory(path.parent)
     return aside
+
+
+def start_over(path: Path) -> SQLiteStore:
+    """Set aside whatever is at *path* and open a new store there.  Raises StoreUnavailable."""
+    set_aside(path)
+    return open_store(path)
 
 
 def _create(path: Path, migrations: Sequence[Sequence[str]]) -> None:
@@ -314,10 +323,9 @@ def _interface(packed: bytes, prefix: int) -> IPInterface:
 
 
 def _record(row: tuple[Any, ...], addresses: tuple[IPInterface, ...]) -> Record:
-    _, network, container_id, ifname, boot_id, started_ns, sandbox, cookie, state, *rest = row
-    reserved_ns, spec = rest
+    _, *key, boot_id, started_ns, sandbox, cookie, state, reserved_ns, spec = row
     return Record(
-        who=Attachment(network, container_id, ifname),
+        who=Attachment(*key),
         boot_id=boot_id,
         started_ns=started_ns,
         sandbox=os.fsdecode(sandbox),

@@ -2,9 +2,9 @@
 
 Whatever queued while the last commit waited for the disk is the next transaction, so 32 callers
 share a sync instead of queueing for it.  A thread of its own rather than "the first caller
-commits for all": a caller submits, does its netlink work, and only then waits, so the commit
-runs beside that work; the hand-over costs about 0.06 ms and hides behind it (bench/ipam.py
-compares them).
+commits for all": a caller submits, does its netlink work, and only then waits, so the commit and
+the hand-over (0.06 ms) run beside that work.  Beside 0.6 ms of it, on 2 cores (bench/leases.py,
+p50): one at a time 0.71 ms against 1.01, 64 by 32 callers 8.1 ms against 10.8.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from threading import Lock, Thread
 from typing import TypeVar
 
 from ipam.errors import Conflict, StoreUnavailable
-from ipam.store import Change, Store
+from ipam.store import Change, Store, UnusableStore
 
 BATCH = 512
 
@@ -87,14 +87,25 @@ class Writer:
                 return future
         raise StoreUnavailable("the lease store is closed")
 
-    def replace(self, store: Store, changes: Callable[[], Sequence[Change]]) -> Future[None]:
-        """Go on with *store* once it has all *changes*; close the one before."""
+    def replace(
+        self, open_next: Callable[[], Store], changes: Callable[[], Sequence[Change]]
+    ) -> Future[None]:
+        """Close the store, and go on with the next one once it has all *changes*.
+
+        In this order, so that the old one's last checkpoint cannot meet the next one's files.
+        When that fails there is no store until the next attempt.
+        """
 
         def swap(old: Store) -> None:
-            store.commit(changes())
-            self._store = store
-            self.failure = ""
             old.close()
+            self._store = UnusableStore("the lease store is being replaced")
+            try:
+                self._store = _filled(open_next(), changes())
+            except StoreUnavailable as exc:
+                self.failure = str(exc)
+                self._store = UnusableStore(self.failure)
+                raise
+            self.failure = ""
 
         return self.run(swap)
 
@@ -162,3 +173,12 @@ class Writer:
             return exc
         self.failure = ""
         return None
+
+
+def _filled(store: Store, changes: Sequence[Change]) -> Store:
+    try:
+        store.commit(changes)
+    except BaseException:
+        store.close()
+        raise
+    return store

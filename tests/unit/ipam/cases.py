@@ -58,6 +58,7 @@ class FragileStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.full = False
+        self.closed = False
         self.go = Event()
         self.go.set()
         self.started = Event()
@@ -71,3 +72,6 @@ class FragileStore(MemoryStore):
             raise StoreUnavailable("disk full")
         super().commit(changes)
         self.batches.append(len(changes))
+
+    def close(self) -> None:
+        self.closed = True

@@ -499,11 +499,44 @@ def test_rewriting_into_a_new_store_keeps_records_and_history(
     leases.release(who(1)).exception(WAIT_S)
     fresh = MemoryStore()
 
-    leases.rewrite(fresh).result(WAIT_S)
+    leases.rewrite(lambda: fresh).result(WAIT_S)
 
     assert (leases.degraded, leases.check()) == ("", [])
     assert fresh.load().records == (held,)
     assert [str(one.address) for one in fresh.load().history] == ["10.0.0.3"]
+
+
+def test_failed_rewriting_degrades_until_the_next_attempt(
+    leases: Allocator, store: FragileStore
+) -> None:
+    held = add(leases, who(1))
+    store.full = True
+    fresh = MemoryStore()
+
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        leases.rewrite(lambda: store).result(WAIT_S)
+    assert leases.degraded == "disk full"
+    assert leases.records() == [held]
+
+    leases.rewrite(lambda: fresh).result(WAIT_S)
+
+    assert (leases.degraded, fresh.load().records) == ("", (held,))
+
+
+def test_change_of_mind_before_the_disk_followed_cools_both_addresses(
+    leases: Allocator, store: FragileStore
+) -> None:
+    add(leases, who(1), ask("10.0.0.2", want=NET))
+    store.go.clear()
+    for address in ("10.0.0.3", "10.0.0.4"):
+        (lease,) = leases.reserve(who(1), ask(address, want=NET))
+        last = leases.hold(replace(record(who(1)), addresses=(lease.address,)))
+    store.go.set()
+    last.result(WAIT_S)
+
+    assert leases.check() == []
+    assert [(one.held, one.idle) for one in leases.usage()] == [(1, 2)]
+    assert {str(one.address) for one in store.load().history} == {"10.0.0.2", "10.0.0.3"}
 
 
 def test_closed_allocator_promises_nothing(leases: Allocator) -> None:
@@ -511,7 +544,8 @@ def test_closed_allocator_promises_nothing(leases: Allocator) -> None:
     leases.close()
 
     assert isinstance(leases.release(who(1)).exception(WAIT_S), StoreUnavailable)
-    assert leases.find(who(1)) == held
+    assert isinstance(leases.hold(record(who(2))).exception(WAIT_S), StoreUnavailable)
+    assert leases.records() == [held]
 
 
 def test_check_names_what_the_store_has_lost_or_gained(
@@ -519,10 +553,10 @@ def test_check_names_what_the_store_has_lost_or_gained(
 ) -> None:
     add(leases, who(1))
     MemoryStore.commit(store, [Put(record(who(2), "10.0.0.9/29"))])
-    MemoryStore.commit(store, [Remember((Released(ip_address("10.0.0.8"), BOOT, 1),))])
+    MemoryStore.commit(store, [Remember((Released(ip_address("10.0.0.2"), BOOT, 1),))])
 
     assert leases.check() == [
-        "10.0.0.8: in the stored history, not in memory",
+        "10.0.0.2: in a record and in the history",
         "web/container-2/eth0: in the store, not in memory",
     ]
 

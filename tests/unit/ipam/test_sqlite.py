@@ -11,10 +11,11 @@ from textwrap import dedent
 
 import pytest
 
+from ipam.allocator import Allocator
 from ipam.errors import StoreDamaged, StoreUnavailable
-from ipam.sqlite import MIGRATIONS, SQLiteStore, open_store, set_aside
+from ipam.sqlite import MIGRATIONS, SQLiteStore, open_store, set_aside, start_over
 from ipam.store import Delete, Put, Released, Remember
-from tests.unit.ipam.cases import BOOT, record, who
+from tests.unit.ipam.cases import BOOT, WAIT_S, Clock, record, who
 from tests.unit.ipam.contract import ONE, TWO, StoreContract, contents
 
 
@@ -206,6 +207,24 @@ def test_log_without_its_file_is_refused_not_replayed(path: Path, store: SQLiteS
     assert fresh.load().records == ()
     fresh.close()
     assert Path(f"{aside}-wal").exists()
+
+
+def test_lost_file_is_replaced_while_the_allocator_runs(path: Path) -> None:
+    leases = Allocator(open_store(path), boot_id=BOOT, now=Clock())
+    leases.hold(ONE).result(WAIT_S)
+    path.unlink()
+    with pytest.raises(StoreDamaged, match="deleted or replaced"):
+        leases.hold(TWO).result(WAIT_S)
+
+    leases.rewrite(lambda: start_over(path)).result(WAIT_S)
+    leases.hold(TWO).result(WAIT_S)
+    wrong = leases.check()
+    leases.close()
+    store = open_store(path)
+    found = contents(store)
+    store.close()
+
+    assert (wrong, found) == ([], ({ONE, TWO}, set()))
 
 
 def test_setting_aside_never_overwrites(path: Path) -> None:

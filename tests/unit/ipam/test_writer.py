@@ -156,26 +156,35 @@ def test_close_commits_what_is_queued_and_refuses_more(store: FragileStore) -> N
         writer.run(lambda _: None)
 
 
-def test_replaced_store_has_everything_before_it_is_used(
+def test_next_store_is_opened_after_the_old_one_closed_and_filled_before_it_is_used(
     writer: Writer, store: FragileStore
 ) -> None:
     fresh = FragileStore()
     writer.submit(put(1, "10.0.0.2/24"), ignore)
 
-    writer.replace(fresh, lambda: put(1, "10.0.0.2/24")).result(WAIT_S)
+    def open_next() -> FragileStore:
+        assert store.closed
+        return fresh
+
+    writer.replace(open_next, lambda: put(1, "10.0.0.2/24")).result(WAIT_S)
     writer.submit(put(2, "10.0.0.3/24"), ignore).result(WAIT_S)
 
     assert len(fresh.load().records) == 2
     assert len(store.load().records) == 1
 
 
-def test_failed_replacement_leaves_the_old_store_in_use(
-    writer: Writer, store: FragileStore
-) -> None:
-    fresh = FragileStore()
-    fresh.full = True
+def test_failed_replacement_leaves_no_store_until_one_succeeds(writer: Writer) -> None:
+    full, fresh = FragileStore(), FragileStore()
+    full.full = True
 
-    assert writer.replace(fresh, lambda: put(1, "10.0.0.2/24")).exception(WAIT_S) is not None
-    writer.submit(put(2, "10.0.0.3/24"), ignore).result(WAIT_S)
+    failed = writer.replace(lambda: full, lambda: put(1, "10.0.0.2/24"))
 
-    assert len(store.load().records) == 1
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        failed.result(WAIT_S)
+    with pytest.raises(StoreUnavailable, match="disk full"):
+        writer.submit(put(2, "10.0.0.3/24"), ignore).result(WAIT_S)
+    assert full.closed
+
+    writer.replace(lambda: fresh, lambda: put(1, "10.0.0.2/24")).result(WAIT_S)
+
+    assert (writer.failure, len(fresh.load().records)) == ("", 1)
