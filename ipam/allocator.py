@@ -68,6 +68,11 @@ class Allocator:
         """Say why no address can be promised; "" when all is well."""
         return self._suspended or self._writer.failure
 
+    @property
+    def damaged(self) -> bool:
+        """Tell whether the store will not work again by itself: it takes a `rewrite`."""
+        return self._writer.damaged
+
     def suspend(self, reason: str) -> None:
         """Refuse new reservations until `resume`; adoptions and releases go on."""
         self._suspended = reason
@@ -186,12 +191,11 @@ class Allocator:
         return tuple(expired)
 
     def rewrite(self, open_next: Callable[[], Store]) -> Future[None]:
-        """Close the store and go on with a new, empty one, after writing all that is known there.
+        """Close the store and go on with the one that *open_next* opens, made equal to memory.
 
-        For a store that was lost while in use (`ipam.sqlite.start_over`): memory knows more than
-        the links do.
+        For a store that was lost while in use: memory knows more than the links do.
         """
-        return self._writer.replace(open_next, self._everything)
+        return self._writer.replace(open_next, self._to_memory)
 
     def check(self) -> list[str]:
         """Compare memory with the store and with itself; return what is wrong.
@@ -315,14 +319,17 @@ class Allocator:
             since_ns = max(since_ns, moment_ns)
         return now_ns - since_ns >= self._cooldown_ns
 
-    def _everything(self) -> Sequence[Change]:
+    def _to_memory(self, found: Snapshot) -> Sequence[Change]:
+        """Return the changes from *found* to what is known to be durable."""
         with self._lock:
             records = [Put(slot.durable) for slot in self._slots.values() if slot.durable]
             history = [
                 Released(address, self._boot_id, since_ns)
                 for address, since_ns in self._ledger.idle()
             ]
-        return [*records, Remember(tuple(history))]
+        stale = [Delete(record.who) for record in found.records]
+        forgotten = Forget(tuple(one.address for one in found.history))
+        return [*stale, forgotten, *records, Remember(tuple(history))]
 
     def _compare(self, store: Store) -> list[str]:
         # In the writer's thread nothing becomes durable meanwhile, so this is exact.

@@ -14,8 +14,8 @@ from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import TypeVar
 
-from ipam.errors import Conflict, StoreUnavailable
-from ipam.store import Change, Store, UnusableStore
+from ipam.errors import Conflict, StoreDamaged, StoreUnavailable
+from ipam.store import Change, Snapshot, Store, UnusableStore
 
 BATCH = 512
 
@@ -44,7 +44,8 @@ class _Unit:
 class Writer:
     """Owns *store*: only its thread touches it.
 
-    *failure* is why the last commit failed ("" if it did not): the disk, not one change.
+    *failure* is why the last commit failed ("" if it did not): the disk, not one change; and
+    *damaged* that no commit will succeed before `replace`.
     """
 
     def __init__(self, store: Store, *, batch: int = BATCH) -> None:
@@ -54,6 +55,7 @@ class Writer:
         self._closing = Lock()
         self._closed = False
         self.failure = ""
+        self.damaged = False
         self._thread = Thread(target=self._work, name="lease-writer", daemon=True)
         self._thread.start()
 
@@ -88,24 +90,25 @@ class Writer:
         raise StoreUnavailable("the lease store is closed")
 
     def replace(
-        self, open_next: Callable[[], Store], changes: Callable[[], Sequence[Change]]
+        self, open_next: Callable[[], Store], changes: Callable[[Snapshot], Sequence[Change]]
     ) -> Future[None]:
-        """Close the store, and go on with the next one once it has all *changes*.
+        """Close the store, and go on with the next one after the *changes* to what it has.
 
-        In this order, so that the old one's last checkpoint cannot meet the next one's files.
-        When that fails there is no store until the next attempt.
+        In this order, since it may be the same file: two connections of one process share its
+        lock and the index of its log, even of a log that was deleted.  When that fails there is
+        no store until the next attempt.
         """
 
         def swap(old: Store) -> None:
             old.close()
             self._store = UnusableStore("the lease store is being replaced")
             try:
-                self._store = _filled(open_next(), changes())
+                self._store = _changed(open_next(), changes)
             except StoreUnavailable as exc:
-                self.failure = str(exc)
-                self._store = UnusableStore(self.failure)
+                self._store = UnusableStore(str(exc))
+                self._note(exc)
                 raise
-            self.failure = ""
+            self._note(None)
 
         return self.run(swap)
 
@@ -116,9 +119,9 @@ class Writer:
             try:
                 store.probe()
             except StoreUnavailable as exc:
-                self.failure = str(exc)
+                self._note(exc)
             else:
-                self.failure = ""
+                self._note(None)
 
         self.run(attempt)
 
@@ -167,17 +170,21 @@ class Writer:
         except Conflict as exc:
             return exc
         except StoreUnavailable as exc:
-            self.failure = str(exc)
+            self._note(exc)
             return exc
         except Exception as exc:  # noqa: BLE001  a change the store cannot even write
             return exc
-        self.failure = ""
+        self._note(None)
         return None
 
+    def _note(self, error: StoreUnavailable | None) -> None:
+        self.failure = "" if error is None else str(error)
+        self.damaged = isinstance(error, StoreDamaged)
 
-def _filled(store: Store, changes: Sequence[Change]) -> Store:
+
+def _changed(store: Store, changes: Callable[[Snapshot], Sequence[Change]]) -> Store:
     try:
-        store.commit(changes)
+        store.commit(changes(store.load()))
     except BaseException:
         store.close()
         raise

@@ -489,7 +489,7 @@ def test_unusable_store_fails_everything_with_its_reason(start: Start) -> None:
         leases.reserve(who(1), NET)
 
 
-def test_rewriting_into_a_new_store_keeps_records_and_history(
+def test_rewriting_makes_the_next_store_equal_to_memory(
     leases: Allocator, store: FragileStore, start: Start
 ) -> None:
     held = add(leases, who(1))
@@ -498,6 +498,8 @@ def test_rewriting_into_a_new_store_keeps_records_and_history(
     store.full = True
     leases.release(who(1)).exception(WAIT_S)
     fresh = MemoryStore()
+    stale = replace(held, who=who(9)), Released(held.addresses[0].ip, BOOT, 1)
+    fresh.commit([Put(stale[0]), Remember((stale[1],))])
 
     leases.rewrite(lambda: fresh).result(WAIT_S)
 

@@ -209,16 +209,22 @@ def test_log_without_its_file_is_refused_not_replayed(path: Path, store: SQLiteS
     assert Path(f"{aside}-wal").exists()
 
 
-def test_lost_file_is_replaced_while_the_allocator_runs(path: Path) -> None:
+@pytest.mark.parametrize("suffixes", [("",), ("-wal",), ("", "-wal"), ("", "-wal", "-shm")])
+def test_lost_file_is_replaced_while_the_allocator_runs(
+    path: Path, suffixes: tuple[str, ...]
+) -> None:
     leases = Allocator(open_store(path), boot_id=BOOT, now=Clock())
     leases.hold(ONE).result(WAIT_S)
-    path.unlink()
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink()
     with pytest.raises(StoreDamaged, match="deleted or replaced"):
         leases.hold(TWO).result(WAIT_S)
+    assert leases.damaged
 
     leases.rewrite(lambda: start_over(path)).result(WAIT_S)
     leases.hold(TWO).result(WAIT_S)
     wrong = leases.check()
+    assert not leases.damaged
     leases.close()
     store = open_store(path)
     found = contents(store)

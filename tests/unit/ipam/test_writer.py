@@ -166,7 +166,7 @@ def test_next_store_is_opened_after_the_old_one_closed_and_filled_before_it_is_u
         assert store.closed
         return fresh
 
-    writer.replace(open_next, lambda: put(1, "10.0.0.2/24")).result(WAIT_S)
+    writer.replace(open_next, lambda found: put(1, "10.0.0.2/24")).result(WAIT_S)
     writer.submit(put(2, "10.0.0.3/24"), ignore).result(WAIT_S)
 
     assert len(fresh.load().records) == 2
@@ -177,7 +177,7 @@ def test_failed_replacement_leaves_no_store_until_one_succeeds(writer: Writer) -
     full, fresh = FragileStore(), FragileStore()
     full.full = True
 
-    failed = writer.replace(lambda: full, lambda: put(1, "10.0.0.2/24"))
+    failed = writer.replace(lambda: full, lambda found: put(1, "10.0.0.2/24"))
 
     with pytest.raises(StoreUnavailable, match="disk full"):
         failed.result(WAIT_S)
@@ -185,6 +185,6 @@ def test_failed_replacement_leaves_no_store_until_one_succeeds(writer: Writer) -
         writer.submit(put(2, "10.0.0.3/24"), ignore).result(WAIT_S)
     assert full.closed
 
-    writer.replace(lambda: fresh, lambda: put(1, "10.0.0.2/24")).result(WAIT_S)
+    writer.replace(lambda: fresh, lambda found: put(1, "10.0.0.2/24")).result(WAIT_S)
 
     assert (writer.failure, len(fresh.load().records)) == ("", 1)
