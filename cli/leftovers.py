@@ -13,6 +13,7 @@ from cni.spec import BridgeSpec, Spec
 from cni.tables import TABLE
 from dataplane.errors import DataplaneError
 from dataplane.links import Links
+from dataplane.netlink import Netlink
 from dataplane.nft.runner import NftRunner
 from dataplane.programs import run
 from dataplane.rtnl import DELETE_GROUP, Link
@@ -29,12 +30,13 @@ def remove_leftovers(ledger: Path, *, seed: str) -> tuple[list[str], list[str]]:
     """
     removed: list[str] = []
     faults: list[str] = []
-    for what, remove in _steps(seed):
-        try:
-            remove()
-            removed.append(what)
-        except DataplaneError as exc:
-            faults.append(f"{what}: {exc}")
+    with Netlink() as host:
+        for what, remove in _steps(Links(lambda: host), seed):
+            try:
+                remove()
+                removed.append(what)
+            except DataplaneError as exc:
+                faults.append(f"{what}: {exc}")
     recorded = FileLedger(ledger)
     if former := recorded.recorded():
         faults += Sysctls().restore(former)
@@ -58,9 +60,8 @@ def is_own_bridge(link: Link, everything: Collection[Link], *, seed: str) -> boo
     return made is not None and made.mac == link.mac
 
 
-def _steps(seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
+def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
     """What is there to be removed; bridges are looked at when their ports are gone."""
-    links = Links()
     for link in filter(is_own_veth, links.all()):
         yield f"link {link.name}", partial(links.detach, link.name)
     everything = links.all()

@@ -196,8 +196,8 @@ def _accepted(expressions: Sequence[dict[str, Any]]) -> Iterable[str]:
 def _legacy_chains() -> tuple[ForwardChain, ...]:
     found = []
     for family, tables, program in (
-        ("ip", "/proc/net/ip_tables_names", "iptables-legacy"),
-        ("ip6", "/proc/net/ip6_tables_names", "ip6tables-legacy"),
+        ("ip", "/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
+        ("ip6", "/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
     ):
         # Asking would load the table, so only one that is loaded is asked for.
         with suppress(OSError, ProgramMissing):

@@ -1,11 +1,16 @@
 """What install decides, and the files it makes from templates."""
 
 import json
+import re
+import tomllib
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
+from agent.config import AgentConfig
+from agent.config import parse as parse_agent
 from cli.installation import Action, Care, conflist, decide, unit
 from cli.places import CONF
 from cni.config import parse
@@ -69,3 +74,13 @@ def test_the_unit_starts_the_agent_with_its_configuration() -> None:
     assert b"Type=notify\n" in made
     assert b"WatchdogSec=" in made
     assert b"@" not in made
+
+
+def test_the_example_configuration_has_every_key_with_its_default() -> None:
+    lines = (CONF / "agent.toml").read_text().splitlines()
+    settings = [line[1:] for line in lines if re.match(r"#[a-z_]+ = ", line)]
+
+    document = tomllib.loads("\n".join(settings))
+
+    assert set(document) == {field.name for field in fields(AgentConfig)}
+    assert parse_agent(document) == AgentConfig()

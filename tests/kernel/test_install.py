@@ -1,0 +1,112 @@
+"""Installing over a plugin that runs, and taking back what was made in the kernel."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cli.group import isthmus
+from cli.leftovers import remove_leftovers
+from cni.attachment import bridge
+from cni.spec import BridgeSpec, Spec
+from cni.tables import skeleton
+from dataplane.netns import entered, open_path
+from dataplane.sysctl import FileLedger, Sysctls
+from tests.kernel.conftest import Namespace
+
+pytestmark = pytest.mark.kernel
+
+ALIAS = "isthmus/1 bm 1 n c eth0 10.66.0.2/16"
+
+
+@pytest.fixture
+def host(namespaces: Callable[[str], Namespace]) -> Namespace:
+    return namespaces("host")
+
+
+@contextmanager
+def inside(namespace: Namespace) -> Iterator[None]:
+    with open(open_path(namespace.path), "rb", buffering=0) as handle, entered(handle.fileno()):
+        yield
+
+
+def clean(namespace: Namespace, ledger: Path) -> tuple[list[str], list[str]]:
+    """Remove leftovers of *namespace*, from a thread of its own."""
+
+    def work() -> tuple[list[str], list[str]]:
+        with inside(namespace):
+            return remove_leftovers(ledger, seed="test")
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def links(namespace: Namespace) -> set[str]:
+    listed = namespace.run("ip", "-o", "link")
+    return {line.split(": ")[1].partition("@")[0] for line in listed.splitlines()}
+
+
+def test_links_tables_bridge_and_settings_of_ours_go_and_others_stay(
+    host: Namespace, tmp_path: Path
+) -> None:
+    ours = bridge(Spec(bridge=BridgeSpec(name="cni0")), seed="test")
+    assert ours is not None
+    host.run("ip", "link", "add", "cni0", "address", ours.mac, "type", "bridge")
+    host.run("ip", "link", "add", "br-other", "type", "bridge")
+    for name, alias in (("isth0123456789a", ALIAS), ("isthmine", "")):
+        host.run("ip", "link", "add", name, "type", "veth", "peer", "name", f"p{name[4:9]}")
+        if alias:
+            host.run("ip", "link", "set", name, "alias", alias, "master", "cni0")
+    host.run("nft", "add table inet theirs")
+    ledger = tmp_path / "sysctl.json"
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(_prepare, host, ledger).result()
+
+    removed, faults = clean(host, ledger)
+
+    assert faults == []
+    assert removed == [
+        "link isth0123456789a",
+        "bridge cni0",
+        "table inet isthmus-cni",
+        "table bridge isthmus-cni",
+        "changes of net/ipv4/ip_forward",
+    ]
+    assert links(host) == {"lo", "br-other", "isthmine", "pmine"}
+    assert host.run("nft", "list", "tables") == "table inet theirs\n"
+    assert host.run("cat", "/proc/sys/net/ipv4/ip_forward") == "0\n"
+    assert not ledger.exists()
+
+
+def _prepare(host: Namespace, ledger: Path) -> None:
+    with inside(host):
+        Sysctls(FileLedger(ledger)).ensure("net/ipv4/ip_forward", "0")
+        Sysctls().ensure("net/ipv4/ip_forward", "0")
+        Sysctls(FileLedger(ledger)).ensure("net/ipv4/ip_forward", "1")
+        subprocess.run(["nft", "-f", "-"], input=skeleton(), text=True, check=True)
+
+
+def test_a_host_without_leftovers_is_left_alone(host: Namespace, tmp_path: Path) -> None:
+    assert clean(host, tmp_path / "sysctl.json") == ([], [])
+
+
+def test_a_plugin_is_replaced_while_it_runs(tmp_path: Path) -> None:
+    root, launcher = tmp_path / "root", tmp_path / "launcher"
+    launcher.write_bytes(Path("/bin/sleep").read_bytes())
+    words = ["install", "--root", str(root), "--launcher", str(launcher)]
+    root.mkdir()
+    first = CliRunner().invoke(isthmus, words)
+    running = subprocess.Popen([root / "opt/cni/bin/isthmus", "60"])
+
+    launcher.write_bytes(Path("/bin/true").read_bytes())
+    second = CliRunner().invoke(isthmus, words)
+    still_runs = running.poll() is None
+    running.kill()
+    running.wait()
+
+    assert (first.exit_code, second.exit_code, still_runs) == (0, 0, True)
+    assert subprocess.run([root / "opt/cni/bin/isthmus"], check=False).returncode == 0
