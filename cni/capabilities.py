@@ -8,6 +8,7 @@ from enum import StrEnum
 from cni.document import Section
 from cni.errors import CNIError, ErrorCode
 from cni.result import DNS
+from dataplane.model import Bandwidth
 from net.address import IPAddress
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){5}", re.IGNORECASE)
@@ -30,16 +31,6 @@ class PortMapping:
     container_port: int
     protocol: Protocol = Protocol.TCP
     host_ip: IPAddress | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bandwidth:
-    """Rates in bit/s and bursts in bits, seen from the pod; rate and burst 0 mean no limit."""
-
-    ingress_rate: int = 0
-    ingress_burst: int = 0
-    egress_rate: int = 0
-    egress_burst: int = 0
 
 
 def parse_port_mappings(runtime: Section) -> tuple[PortMapping, ...]:

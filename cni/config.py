@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from cni.args import Requested, parse_requested
 from cni.capabilities import (
-    Bandwidth,
     PortMapping,
     parse_aliases,
     parse_bandwidth,
@@ -27,6 +26,7 @@ from cni.link_config import LinkConf, Mode, parse_link
 from cni.result import DNS, Result, parse_dns
 from cni.result import parse as parse_result
 from cni.versions import NEWEST, OLDEST, SUPPORTED, check_version
+from dataplane.model import Bandwidth
 from ipam.leases import Attachment
 
 _MIN_IPV6_MTU = 1280  # RFC 8200, section 5

@@ -194,21 +194,18 @@ class Publisher:
         self, family: Family, side: _Side, stale: set[Element], missing: set[Element]
     ) -> frozenset[Element]:
         """Bring one table to what is desired; returns the elements changed."""
+        if side.programmed is not Programmed.UNKNOWN and not stale and not missing:
+            return frozenset()
         if side.programmed is Programmed.AS_DESIRED:
             try:
-                if stale or missing:
-                    side.table.apply(delete=stale, add=missing)
+                side.table.apply(delete=stale, add=missing)
             except NetlinkError as exc:
                 # Somebody flushed the ruleset or part of it, or our picture of it was wrong.
                 log.warning("nft elements refused, starting afresh", extra={"error": str(exc)})
                 side.programmed = Programmed.UNKNOWN
             else:
                 return frozenset(stale | missing)
-        desired = self._desired.elements(family)
-        if side.programmed is Programmed.ABSENT and not desired:
-            return frozenset()
-        changed = self._settle_afresh(side, desired)
-        return changed | stale | missing
+        return self._settle_afresh(side, self._desired.elements(family)) | stale | missing
 
     @staticmethod
     def _settle_afresh(side: _Side, desired: frozenset[Element]) -> frozenset[Element]:

@@ -3,7 +3,7 @@
 import errno
 import threading
 
-from dataplane import rtnl, sysctl
+from dataplane import ipv6, rtnl
 from dataplane.errors import DataplaneError, NetlinkError
 from dataplane.model import Bridge
 from dataplane.netlink import Netlink
@@ -56,7 +56,7 @@ def _ensure(host: Netlink, wanted: Bridge) -> rtnl.Link:
         )
     if wanted.vlan_filtering:
         host.transact([rtnl.set_vlan_filtering(link.index)])
-    sysctl.refuse_router_advertisements(wanted.name)
+    ipv6.refuse_router_advertisements(wanted.name)
     flags = rtnl.UP | (_PROMISCUOUS if wanted.promiscuous else 0)
     # Set even to what it is: a MAC that was set no longer follows the ports'.
     host.transact([rtnl.set_link(link.index, flags=flags, mac=_stable_mac(link, wanted))])

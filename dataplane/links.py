@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dataplane import bridge, rtnl, sysctl
+from dataplane import bridge, ipv6, rtnl
 from dataplane.announce import announce
 from dataplane.errors import DataplaneError, NetlinkError
-from dataplane.model import Bridge, Sandbox
+from dataplane.model import Bridge, Sandbox, Veth
 from dataplane.netlink import Netlink
 from dataplane.netns import Sandbox as OpenSandbox
 from dataplane.netns import entered
-from net.address import IPAddress, IPInterface
+from net.address import IPAddress, IPInterface, IPNetwork
 
 
 class InterfaceExists(DataplaneError):
@@ -44,25 +44,27 @@ class Links:
         return found
 
     def attach(self, wanted: Sandbox, pod: OpenSandbox) -> None:
-        """Make the pair, give both sides what *wanted* says, and last of all the alias.
+        """Make the pair and give the pod side what *wanted* says; the host side stays down.
 
         Raises InterfaceExists where the sandbox has the name already, NetlinkError, or
         DataplaneError for a bridge that cannot serve.  What was made before stays: `detach`
         undoes all of it by the host side's name.
         """
+        self._make_pair(wanted, pod)
+        self._configure_pod(wanted, pod, self._pod_index(pod, wanted.veth.pod_name))
+
+    def complete(self, wanted: Sandbox, pod: OpenSandbox) -> None:
+        """Open the host side, and last of all write the alias that says it is complete."""
         host = self.host()
-        master = self._make_pair(wanted, pod)
-        pod_index = self._pod_index(pod, wanted.veth.pod_name)
-        self._configure_pod(wanted, pod, pod_index)
         index = rtnl.parse_link(host.get(rtnl.get_link(name=wanted.veth.host_name))).index
-        if master and (wanted.port.hairpin or wanted.port.isolated):
+        if wanted.port.hairpin or wanted.port.isolated:
             host.transact([rtnl.set_port(index, wanted.port)])
-        if master and wanted.bridge and wanted.bridge.vlan_filtering:
+        if wanted.bridge and wanted.bridge.vlan_filtering:
             host.transact(rtnl.port_vlans(index, wanted.port))
         host.transact(self._host_side(wanted, index))
         # Asking for a link makes the kernel finish what its link watch still has to do, so
         # both sides can send from here on (net/core/rtnetlink.c, rtnl_getlink).
-        pod.netlink.get(rtnl.get_link(pod_index))
+        pod_index = self._pod_index(pod, wanted.veth.pod_name)
         if wanted.dad:
             settle(pod, pod_index)
 
@@ -107,6 +109,34 @@ class Links:
             if (found := rtnl.parse_address(payload)).index == index
         ]
 
+    def host_routes(self, index: int = 0) -> dict[IPNetwork, int]:
+        """Our routes to pods by destination, with the link each leads to; of one link if given."""
+        routes = [
+            rtnl.parse_route(payload)
+            for family in (2, 10)
+            for _, payload in self.host().dump(
+                rtnl.list_routes(family, protocol=rtnl.ROUTE_PROTOCOL)
+            )
+        ]
+        return {
+            route.dst: route.index
+            for route in routes
+            if route.protocol == rtnl.ROUTE_PROTOCOL and index in (0, route.index)
+        }
+
+    def repair(self, wanted: Sandbox) -> None:
+        """Bring the host side, and the bridge it sits on, back to what they should be."""
+        index = rtnl.parse_link(self.host().get(rtnl.get_link(name=wanted.veth.host_name))).index
+        if wanted.bridge:
+            master = self.ensure_bridge(wanted.bridge).index
+            self.host().transact(
+                [rtnl.set_link(index, master=master), rtnl.set_port(index, wanted.port)]
+            )
+        self.host().transact(
+            self._host_side(wanted, index),
+            tolerate=lambda exc: exc.exists,
+        )
+
     def observe_pod(self, pod: OpenSandbox, ifname: str) -> PodSide | None:
         """The sandbox's interface *ifname* with its addresses and routes, or None."""
         try:
@@ -127,8 +157,8 @@ class Links:
             tuple(found for found in routes if found.index == link.index),
         )
 
-    def _make_pair(self, wanted: Sandbox, pod: OpenSandbox) -> int:
-        """Send the one message that makes both ends; returns the bridge's index or 0."""
+    def _make_pair(self, wanted: Sandbox, pod: OpenSandbox) -> None:
+        """Send the one message that makes both ends, after a look at what is in its way."""
         for last in (False, True):
             master = self.ensure_bridge(wanted.bridge).index if wanted.bridge else 0
             try:
@@ -143,28 +173,25 @@ class Links:
                 else:
                     raise
             else:
-                return master
-        raise AssertionError("unreachable")
+                return
 
     def _clear_leftover(self, wanted: Sandbox, pod: OpenSandbox) -> None:
         """Remove the half-made pair of an ADD that was cut off, and nothing else."""
         pod_side = self.observe_pod(pod, wanted.veth.pod_name)
         ours = self.find(wanted.veth.host_name)
-        if pod_side and (ours is None or pod_side.link.peer != ours.index):
-            raise InterfaceExists(
-                f'interface "{wanted.veth.pod_name}" already exists in {pod.path}'
-            )
-        if ours and ours.alias:
-            raise InterfaceExists(f"{ours.name} is in use: {ours.alias}")
+        foreign = pod_side and (ours is None or pod_side.link.peer != ours.index)
+        if foreign or (ours and ours.alias):
+            raise exists(wanted.veth)
         if ours:
             self.detach(ours.name)
 
     def _configure_pod(self, wanted: Sandbox, pod: OpenSandbox, index: int) -> None:
         if any(address.version == 6 for address in wanted.addresses):
             with entered(pod.fd):
-                sysctl.allow_ipv6(wanted.veth.pod_name)
+                ipv6.allow(wanted.veth.pod_name)
         messages = [rtnl.new_address(index, a, dad=wanted.dad) for a in wanted.addresses]
-        messages.append(rtnl.set_link(index, flags=rtnl.UP))
+        if wanted.enabled:
+            messages.append(rtnl.set_link(index, flags=rtnl.UP))
         first_route = len(messages)
         messages += [rtnl.new_route(index, route) for route in wanted.pod_routes]
         # A route that another plugin's interface brought is as good as ours.
@@ -187,6 +214,13 @@ class Links:
     @staticmethod
     def _pod_index(pod: OpenSandbox, name: str) -> int:
         return rtnl.parse_link(pod.netlink.get(rtnl.get_link(name=name))).index
+
+
+def exists(veth: Veth) -> InterfaceExists:
+    """The refusal of a name that is taken, in the reference's words."""
+    return InterfaceExists(
+        f'container veth name ("{veth.pod_name}") peer provided ("{veth.host_name}") already exists'
+    )
 
 
 class LinkRemover:

@@ -74,7 +74,7 @@ class Sandbox:
 
     *bridge* None means routed: *host_routes* lead to the pod, one each address, and
     *host_addresses* are the pod's gateways, the same ones on every host side (of host scope,
-    so that the host never chooses one as a source).
+    so that the host never chooses one as a source).  *enabled* False leaves the pod side down.
     """
 
     veth: Veth
@@ -85,3 +85,14 @@ class Sandbox:
     host_addresses: tuple[IPInterface, ...] = ()
     host_routes: tuple[IPNetwork, ...] = ()
     dad: bool = False
+    enabled: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bandwidth:
+    """Rates in bit/s and bursts in bits, seen from the pod; rate and burst 0 mean no limit."""
+
+    ingress_rate: int = 0
+    ingress_burst: int = 0
+    egress_rate: int = 0
+    egress_burst: int = 0

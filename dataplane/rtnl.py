@@ -38,8 +38,8 @@ UP = 0x1
 SCOPE_HOST, SCOPE_LINK = 254, 253
 _NODAD, _NOPREFIXROUTE = 0x02, 0x200
 _ONLINK = 0x4
-_TABLE_MAIN = 254
-_UNICAST = 1
+MAIN_TABLE = 254
+UNICAST = 1
 _AF_BRIDGE = 7
 
 _LINK = struct.Struct("=BxHiII")
@@ -118,9 +118,10 @@ def set_vlan_filtering(index: int) -> bytes:
     return message(NEWLINK, 0, _header(index) + info)
 
 
-def set_link(index: int, *, flags: int = 0, mac: str = "", mtu: int = 0) -> bytes:
+def set_link(index: int, *, flags: int = 0, mac: str = "", mtu: int = 0, master: int = 0) -> bytes:
     """Raise *flags*, and set what else is given."""
     body = _header(index, flags=flags, change=flags)
+    body += u32(_IFLA_MASTER, master) if master else b""
     body += attribute(_IFLA_ADDRESS, _mac(mac)) if mac else b""
     body += u32(_IFLA_MTU, mtu) if mtu else b""
     return message(SETLINK, 0, body)
@@ -227,7 +228,7 @@ def new_route(index: int, route: Route, *, protocol: int = 3, exclusive: bool = 
     scope = route.scope if route.scope is not None else (0 if route.via else SCOPE_LINK)
     if route.dst.version == 6 and route.scope is None:
         scope = 0
-    table = route.table or _TABLE_MAIN
+    table = route.table or MAIN_TABLE
     body = _ROUTE.pack(
         _family(route.dst),
         route.dst.prefixlen,
@@ -236,7 +237,7 @@ def new_route(index: int, route: Route, *, protocol: int = 3, exclusive: bool = 
         table if table < 256 else 0,
         protocol,
         scope,
-        _UNICAST,
+        UNICAST,
         _ONLINK if route.on_link else 0,
     )
     body += attribute(1, route.dst.network_address.packed) + u32(4, index) + u32(15, table)
@@ -253,7 +254,7 @@ def replace_host_route(index: int, dst: IPNetwork) -> bytes:
     """The host's own route to one pod address, marked as ours."""
     scope = SCOPE_LINK if dst.version == 4 else 0
     body = _ROUTE.pack(
-        _family(dst), dst.prefixlen, 0, 0, _TABLE_MAIN, ROUTE_PROTOCOL, scope, _UNICAST, 0
+        _family(dst), dst.prefixlen, 0, 0, MAIN_TABLE, ROUTE_PROTOCOL, scope, UNICAST, 0
     )
     body += attribute(1, dst.network_address.packed) + u32(4, index)
     return message(NEWROUTE, CREATE | REPLACE, body)
@@ -261,7 +262,7 @@ def replace_host_route(index: int, dst: IPNetwork) -> bytes:
 
 def delete_host_route(dst: IPNetwork, index: int = 0) -> bytes:
     """Take away a route of ours; with *index* only if it leads there."""
-    body = _ROUTE.pack(_family(dst), dst.prefixlen, 0, 0, _TABLE_MAIN, ROUTE_PROTOCOL, 255, 0, 0)
+    body = _ROUTE.pack(_family(dst), dst.prefixlen, 0, 0, MAIN_TABLE, ROUTE_PROTOCOL, 255, 0, 0)
     body += attribute(1, dst.network_address.packed) + (u32(4, index) if index else b"")
     return message(DELROUTE, 0, body)
 

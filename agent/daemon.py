@@ -1,0 +1,270 @@
+"""The agent's life: wire, reconcile, serve, and leave the data plane as it is."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from agent import admin
+from agent import log as logs
+from agent.boot import now_ns
+from agent.config import DEFAULT_PATH, AgentConfig, ConfigError, load
+from agent.metrics import Readings, Requests, Rounds, families
+from agent.monitor import Monitor
+from agent.notify import Notifier
+from agent.reconciler import Report
+from agent.server import Handlers, Server, listen
+from agent.version import VERSION
+from agent.wiring import StateLocked, Wired, wire
+from cni import undo
+from cni.dispatch import serve
+from cni.document import decode
+from cni.errors import CNIError
+from cni.request import Request, Response
+from dataplane.errors import DataplaneError
+from ipam.errors import IPAMError
+from ipam.leases import Attachment, Record, State
+
+log = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_DRIFT_PAUSE_S = 5.0
+_OUTCOME_OK = "0"
+# A verb that wakes up must not wait 5 ms for another thread's Python to yield.
+_SWITCH_INTERVAL_S = 0.0005
+
+
+def main(path: Path | None) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status: 0, 1 for trouble, 2 for usage."""
+    if path == DEFAULT_PATH and not path.exists():
+        path = None
+    try:
+        config = load(path)
+    except ConfigError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    logs.configure(config)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    try:
+        wired = wire(config)
+    except (StateLocked, DataplaneError, OSError) as exc:
+        log.error("agent cannot start", extra={"error": str(exc)})
+        return 1
+    try:
+        asyncio.run(Daemon(wired).run())
+    except (DataplaneError, OSError) as exc:
+        log.error("agent stopped", extra={"error": str(exc)})
+        return 1
+    finally:
+        wired.close()
+    return 0
+
+
+class Daemon:
+    """One run of the agent over a wired node."""
+
+    def __init__(self, wired: Wired) -> None:
+        self._wired = wired
+        self._config: AgentConfig = wired.config
+        self._requests = Requests()
+        self._rounds = Rounds()
+        self._started_ns = now_ns()
+        self._last_round_ns: int | None = None
+        self._drift = threading.Event()
+        self._notifier = Notifier()
+        self._server = Server(
+            Handlers(self._serve, self._undo, self._admin),
+            max_parallel=self._config.max_parallel,
+            max_queued=self._config.max_queued,
+        )
+
+    async def run(self) -> None:
+        """Reconcile, then serve until told to stop.
+
+        The socket is there only once everything is in line: until then launchers wait for it.
+        """
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        self._wired.mend_store()
+        self._note(self._wired.reconciler.start())
+        Monitor(self._lost).start()
+        self._serve_metrics()
+        listening = listen(self._config.socket)
+        self._notifier.tell("READY=1", f"STATUS=serving {self._config.socket}")
+        log.info("serving", extra={"socket": str(self._config.socket), "pid": os.getpid()})
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                upkeep = tasks.create_task(self._upkeep())
+                await self._server.run(listening, stopping)
+                upkeep.cancel()
+        finally:
+            self._notifier.tell("STOPPING=1")
+            listening.close()
+        log.info("stopped; attachments stay as they are")
+
+    async def _upkeep(self) -> None:
+        """Each second the spool and expired reservations; a round when it is due."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            await asyncio.to_thread(self._tick)
+            if self._notifier.watchdog_s:
+                self._notifier.tell("WATCHDOG=1")
+
+    def _tick(self) -> None:
+        try:
+            self._wired.leases.expire()
+            self._wired.mend_store()
+            if self._wired.node.spool.waiting():
+                self._wired.reconciler.replay()
+            if self._is_due():
+                self._note(self._wired.reconciler.round())
+        except (DataplaneError, IPAMError, OSError) as exc:
+            log.warning("upkeep failed, will retry", extra={"error": str(exc)})
+            self._rounds.failed += 1
+
+    def _is_due(self) -> bool:
+        last = self._last_round_ns or self._started_ns
+        passed = (now_ns() - last) / 1e9
+        drifted = self._drift.is_set() and passed >= _DRIFT_PAUSE_S
+        return drifted or passed >= self._config.reconcile_interval_s
+
+    def _lost(self) -> None:
+        self._wired.links.forget_bridges()
+        self._wired.host.forget()
+        self._drift.set()
+
+    def _note(self, report: Report) -> None:
+        self._last_round_ns = now_ns()
+        self._drift.clear()
+        self._rounds.rounds += 1
+        for name in ("adopted", "ended", "removed", "repaired", "failed"):
+            setattr(self._rounds, name, getattr(self._rounds, name) + getattr(report, name))
+        if report:
+            log.info(
+                "reconciled",
+                extra={
+                    "adopted": report.adopted,
+                    "ended": report.ended,
+                    "removed": report.removed,
+                    "repaired": report.repaired,
+                    "failed": report.failed,
+                },
+            )
+
+    def _serve(self, request: Request) -> Response:
+        begun = now_ns()
+        response = serve(request, self._wired.node)
+        seconds = (now_ns() - begun) / 1e9
+        verb = request.environment.get("CNI_COMMAND", "")[:16]
+        outcome = _OUTCOME_OK if response.status == 0 else _code_of(response)
+        self._requests.count(verb, outcome, seconds)
+        if verb != "STATUS" or response.status:
+            log.info(
+                "request",
+                extra={
+                    "verb": verb,
+                    "container_id": request.environment.get("CNI_CONTAINERID", "")[:80],
+                    "ifname": request.environment.get("CNI_IFNAME", "")[:16],
+                    "code": outcome,
+                    "ms": round(seconds * 1000, 2),
+                    **(
+                        {"error": response.stdout.decode(errors="replace")}
+                        if response.status
+                        else {}
+                    ),
+                },
+            )
+        return response
+
+    def _undo(self, request: Request) -> None:
+        undo.undelivered(request, self._wired.node)
+
+    def _admin(self, question: dict[str, object]) -> dict[str, object]:
+        return admin.answer(question, Operated(self._wired, self.status))
+
+    def status(self) -> admin.Status:
+        """How the agent is, from memory and one look at the spool."""
+        wired = self._wired
+        records = wired.leases.records()
+        reason = wired.node.ready()
+        last = self._last_round_ns
+        return admin.Status(
+            version=VERSION,
+            pid=os.getpid(),
+            boot_id=wired.node.boot_id,
+            uptime_s=(now_ns() - self._started_ns) / 1e9,
+            serving=not reason,
+            reasons=(reason,) if reason else (),
+            attachments=sum(record.state is State.HELD for record in records),
+            reservations=sum(record.state is State.RESERVED for record in records),
+            in_flight=self._server.load.in_work,
+            queued=self._server.load.queued,
+            spooled=wired.node.spool.waiting(),
+            last_reconcile_s=None if last is None else (now_ns() - last) / 1e9,
+            resident_bytes=resident_bytes(),
+            store=str(self._config.database),
+        )
+
+    def collect(self) -> Iterator[object]:
+        """One reading of all metrics, as prometheus_client asks its collectors."""
+        status = self.status()
+        yield from families(
+            Readings(
+                requests=self._requests,
+                counters=self._wired.leases.counters,
+                usage=self._wired.leases.usage(),
+                rounds=self._rounds,
+                attachments=status.attachments,
+                in_work=status.in_flight,
+                queued=status.queued,
+                spooled=status.spooled,
+                ready=status.serving,
+            )
+        )
+
+    def _serve_metrics(self) -> None:
+        if not self._config.metrics_address:
+            return
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        registry = CollectorRegistry()
+        registry.register(self)  # type: ignore[arg-type]
+        host, _, port = self._config.metrics_address.rpartition(":")
+        start_http_server(int(port), host.strip("[]"), registry)
+
+
+class Operated:
+    """The node as the operator's questions see it."""
+
+    def __init__(self, wired: Wired, status: Callable[[], admin.Status]) -> None:
+        self.leases = wired.leases
+        self.status = status
+        self._reconciler = wired.reconciler
+
+    def check(self) -> list[str]:
+        return self._reconciler.check()
+
+    def is_alive(self, record: Record) -> bool:
+        return self._reconciler.is_alive(record)
+
+    def release(self, who: Attachment) -> None:
+        self._reconciler.release(who)
+
+
+def resident_bytes() -> int:
+    """This process's resident memory (proc(5), statm)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _code_of(response: Response) -> str:
+    try:
+        return str(decode(response.stdout).raw("code"))
+    except CNIError:
+        return "?"

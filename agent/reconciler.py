@@ -1,0 +1,362 @@
+"""Compare what is promised with what is there: at start, every minute, and when the kernel says so.
+
+No runtime can be trusted to say when a sandbox ends (containerd killed during an ADD sends no
+DEL and never calls GC), so this is the node's own garbage collection.  An attachment is alive
+as long as its pair is: a namespace takes its end with it when it goes.  What looks dead is
+ended only when it was seen so twice, with a grace period in between.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from cni import add, attachment, check, delegate, delete, spec
+from cni.errors import CNIError
+from cni.nat import Published
+from cni.node import Node
+from cni.spec import Spec
+from dataplane import netns, rtnl
+from dataplane.errors import DataplaneError, InvalidNamespace
+from dataplane.links import Links
+from ipam.allocator import Allocator
+from ipam.errors import IPAMError
+from ipam.leases import Attachment, Record, State
+from net.address import IPNetwork
+
+log = logging.getLogger(__name__)
+
+_KEY_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The host's links by name, and which of them are attachments' host sides."""
+
+    links: dict[str, rtnl.Link]
+
+    def complete(self, name: str) -> bool:
+        """A pair whose ADD ended and whose DEL has not begun."""
+        link = self.links.get(name)
+        return link is not None and bool(link.alias) and link.group != rtnl.DELETE_GROUP
+
+    def ours(self) -> Iterable[rtnl.Link]:
+        return (
+            link
+            for name, link in self.links.items()
+            if name.startswith(attachment.HOST_PREFIX) and link.kind == "veth"
+        )
+
+
+@dataclass(slots=True)
+class Report:
+    """What one round did; for the log and the metrics."""
+
+    adopted: int = 0
+    ended: int = 0
+    removed: int = 0
+    repaired: int = 0
+    failed: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.adopted or self.ended or self.removed or self.repaired or self.failed)
+
+
+@dataclass(slots=True)
+class Reconciler:
+    """One for a node; rounds exclude each other.  *grace_s* is in seconds."""
+
+    node: Node
+    leases: Allocator
+    links: Links
+    resync: Callable[[Iterable[Published]], int]
+    grace_s: float
+    _suspects: dict[str, int] = field(default_factory=dict)
+    _round: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> Report:
+        """Before serving: adopt, undo what a crash cut off, replay deletions, program nftables.
+
+        Raises DataplaneError where links cannot be listed or nftables not be programmed.
+        """
+        with self._round:
+            report = Report()
+            view = self._look()
+            for record in self.leases.records():
+                self._recover(record, view, report)
+            self._adopt(view, report)
+            self._remove_unfinished(view, report)
+            self.replay()
+            self.resync(self._published())
+            return report
+
+    def round(self) -> Report:
+        """Once more, with what is running left alone."""
+        with self._round:
+            report = Report()
+            view = self._look()
+            self._adopt(view, report)
+            self._end_dead(view, report)
+            self._remove_orphans(view, report)
+            self._repair(view, report)
+            try:
+                report.repaired += self.resync(self._published())
+            except DataplaneError as exc:
+                log.warning("nftables not in line, will retry", extra={"error": str(exc)})
+                report.failed += 1
+            return report
+
+    def replay(self) -> int:
+        """Carry out spooled deletions; those that fail stay for the next time."""
+        done = 0
+        for entry in self.node.spool.pending():
+            who = delete.key_of(entry.request)
+            if who is None:
+                log.warning("deletion names nobody", extra={"path": str(entry.path)})
+                self.node.spool.remove(entry)
+                continue
+            with self.node.locks.hold(who, timeout=_KEY_WAIT_S) as held:
+                if not held:
+                    continue
+                try:
+                    delete.replay(entry.request, self.node)
+                except (CNIError, DataplaneError, IPAMError) as exc:
+                    log.warning(
+                        "deletion not done, will retry",
+                        extra={"attachment": str(who), "error": str(exc)},
+                    )
+                    continue
+                self.node.spool.remove(entry)
+                done += 1
+        return done
+
+    def check(self) -> list[str]:
+        """Every difference between memory, disk, links and namespaces; changes nothing."""
+        with self._round:
+            faults = self.leases.check()
+            view = self._look()
+            known = set()
+            for record in self.leases.records():
+                known.add(attachment.host_name(record.who))
+                if record.state is State.HELD:
+                    faults += self._faults(record, view)
+            faults += [
+                f"link {link.name} belongs to no attachment ({link.alias or 'no alias'})"
+                for link in view.ours()
+                if link.name not in known
+            ]
+            return faults
+
+    def is_alive(self, record: Record) -> bool:
+        """Whether the sandbox of *record* is still there: the same one."""
+        return self._is_alive(record, spec.decode(record.spec), self._look())
+
+    def release(self, who: Attachment) -> None:
+        """End *who* on an operator's word."""
+        with self.node.locks.hold(who):
+            record = self.node.leases.find(who)
+            if record:
+                self._end(record)
+
+    def _look(self) -> View:
+        return View({link.name: link for link in self.links.all()})
+
+    def _published(self) -> list[Published]:
+        found = []
+        for record in self.leases.records():
+            what = spec.decode(record.spec)
+            needs = what.masquerade or what.port_mappings or what.mac_spoof_check
+            if record.state is State.HELD and what.link and needs:
+                found.append(attachment.published(record, what))
+        return found
+
+    def _recover(self, record: Record, view: View, report: Report) -> None:
+        """One record as the last life of this agent left it."""
+        if record.boot_id != self.node.boot_id:
+            self._try(self._end, record, report)  # nothing outlives a boot
+            return
+        is_link = record.state is State.HELD and spec.decode(record.spec).link
+        if is_link and not view.complete(attachment.host_name(record.who)):
+            self._try(self._abandon, record, report)
+
+    def _abandon(self, record: Record) -> None:
+        what = spec.decode(record.spec)
+        with self.node.locks.hold(record.who):
+            if what.delegate:
+                with suppress(CNIError):
+                    delegate.end(what.delegate, record.who)
+            add.abandon(record.who, self.node)
+
+    def _adopt(self, view: View, report: Report) -> None:
+        """Take over attachments that the store does not know: it was lost, or is an old copy."""
+        masters = {link.index: link.name for link in view.links.values()}
+        for link in view.ours():
+            if not view.complete(link.name):
+                continue
+            record = attachment.record_of_alias(
+                link.alias,
+                boot_id=self.node.boot_id,
+                bridge_name=masters.get(link.master, ""),
+            )
+            if record is None or self.leases.find(record.who):
+                continue
+            with self.node.locks.hold(record.who, timeout=0) as held:
+                # Its DEL may have run since we looked.
+                now = self.links.find(link.name) if held else None
+                if now is None or now.alias != link.alias or self.leases.find(record.who):
+                    continue
+                holder = self.leases.adopt(record).result()
+            if holder:
+                log.error(
+                    "attachment holds what another has",
+                    extra={"attachment": str(record.who), "holder": str(holder)},
+                )
+                report.failed += 1
+            else:
+                report.adopted += 1
+
+    def _remove_unfinished(self, view: View, report: Report) -> None:
+        """At start no ADD is running: a pair without its alias is nobody's."""
+        for link in view.ours():
+            if not view.complete(link.name):
+                self._try_name(link.name, report)
+
+    def _remove_orphans(self, view: View, report: Report) -> None:
+        """While serving, such a pair may be one just being made: it has to be seen twice."""
+        orphans = {link.name for link in view.ours() if not view.complete(link.name)}
+        for name in orphans:
+            if self._is_over(f"link {name}"):
+                self._try_name(name, report)
+        self._forget_suspects("link ", orphans)
+
+    def _try_name(self, name: str, report: Report) -> None:
+        try:
+            self.links.detach(name)
+            report.removed += 1
+        except DataplaneError as exc:
+            log.warning("link not removed, will retry", extra={"link": name, "error": str(exc)})
+            report.failed += 1
+
+    def _end_dead(self, view: View, report: Report) -> None:
+        dead = set()
+        for record in self.leases.records():
+            what = spec.decode(record.spec)
+            if record.state is not State.HELD or self._is_alive(record, what, view):
+                continue
+            name = f"attachment {record.who} {record.started_ns}"
+            dead.add(name.removeprefix("attachment "))
+            if self._is_over(name):
+                self._try(self._end_if_still_dead, record, report)
+        self._forget_suspects("attachment ", dead)
+
+    def _end_if_still_dead(self, record: Record) -> None:
+        with self.node.locks.hold(record.who, timeout=_KEY_WAIT_S) as held:
+            now = self.leases.find(record.who) if held else None
+            if now is None or now.started_ns != record.started_ns:
+                return
+            if self._is_alive(now, spec.decode(now.spec), self._look()):
+                return
+            self._end(now)
+
+    def _end(self, record: Record) -> None:
+        what = spec.decode(record.spec)
+        delete.end(record, self.node)
+        log.info("dead attachment ended", extra={"attachment": str(record.who)})
+        if what.delegate:
+            try:
+                delegate.end(what.delegate, record.who)
+            except CNIError as exc:
+                log.warning(
+                    "IPAM plugin not told of an end",
+                    extra={"attachment": str(record.who), "error": str(exc)},
+                )
+
+    def _is_alive(self, record: Record, what: Spec, view: View) -> bool:
+        if record.boot_id != self.node.boot_id:
+            return False
+        if what.link:
+            return view.complete(attachment.host_name(record.who))
+        return self._same_namespace(record)
+
+    @staticmethod
+    def _same_namespace(record: Record) -> bool:
+        """By its cookie: an inode may be another namespace's by now.  Without one, say yes."""
+        if not record.netns_cookie:
+            return True
+        try:
+            with netns.open_sandbox(record.sandbox) as pod:
+                return pod.cookie == record.netns_cookie
+        except (InvalidNamespace, OSError):
+            return False
+
+    def _is_over(self, name: str) -> bool:
+        """Whether *name* was suspect before, and for longer than the grace period."""
+        now = self.node.now()
+        first = self._suspects.setdefault(name, now)
+        return first != now and now - first >= self.grace_s * 1e9
+
+    def _forget_suspects(self, prefix: str, still: set[str]) -> None:
+        for name in [n for n in self._suspects if n.startswith(prefix)]:
+            if name.removeprefix(prefix) not in still:
+                del self._suspects[name]
+
+    def _repair(self, view: View, report: Report) -> None:
+        """Bring host sides, bridges and host routes back to what they were made as."""
+        routes = self.links.host_routes()
+        for record in self.leases.records():
+            what = spec.decode(record.spec)
+            name = attachment.host_name(record.who)
+            if record.state is State.HELD and what.link and view.complete(name):
+                self._repair_one(record, what, view.links[name], routes, report)
+
+    def _repair_one(
+        self,
+        record: Record,
+        what: Spec,
+        link: rtnl.Link,
+        routes: dict[IPNetwork, int],
+        report: Report,
+    ) -> None:
+        wanted = attachment.plan(
+            record.who, what, started_ns=record.started_ns, seed=self.node.seed
+        )
+        try:
+            faults = check.host_faults(wanted, self.node, link=link, routes=routes)
+            if not faults:
+                return
+            with self.node.locks.hold(record.who, timeout=0) as held:
+                if not held or self.leases.find(record.who) != record:
+                    return
+                self.links.forget_bridges()
+                self.links.repair(wanted)
+            log.warning("drift repaired", extra={"attachment": str(record.who), "faults": faults})
+            report.repaired += 1
+        except DataplaneError as exc:
+            log.warning(
+                "drift not repaired, will retry",
+                extra={"attachment": str(record.who), "error": str(exc)},
+            )
+            report.failed += 1
+
+    def _faults(self, record: Record, view: View) -> list[str]:
+        what = spec.decode(record.spec)
+        if not self._is_alive(record, what, view):
+            return [f"{record.who} holds {_list(record.addresses)} but its sandbox is gone"]
+        return []
+
+    @staticmethod
+    def _try(step: Callable[[Record], None], record: Record, report: Report) -> None:
+        try:
+            step(record)
+            report.ended += 1
+        except (CNIError, DataplaneError, IPAMError) as exc:
+            log.warning(
+                "attachment not ended, will retry",
+                extra={"attachment": str(record.who), "error": str(exc)},
+            )
+            report.failed += 1
+
+
+def _list(addresses: Sequence[object]) -> str:
+    return ", ".join(map(str, addresses)) or "no address"

@@ -1,0 +1,162 @@
+"""Put the parts together: the one place that knows which real thing is behind which seam."""
+
+import fcntl
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.boot import boot_id, machine_id, now_ns
+from agent.config import AgentConfig
+from agent.reconciler import Reconciler
+from cni.node import Node
+from cni.publisher import Publisher
+from cni.spool import Spool
+from cni.tables import MAC_GUARD, NAT
+from dataplane.conntrack import Conntrack
+from dataplane.host import Host
+from dataplane.links import Links
+from dataplane.netns import own_identity
+from dataplane.nft.elements import Elements
+from dataplane.nft.objects import Family
+from dataplane.nft.runner import NftRunner
+from dataplane.nft.table import NftTable
+from dataplane.sysctl import FileLedger, Sysctls
+from ipam.allocator import Allocator
+from ipam.errors import StoreDamaged, StoreUnavailable
+from ipam.sqlite import SQLiteStore, open_store, start_over
+from ipam.store import UnusableStore
+
+log = logging.getLogger(__name__)
+
+
+class StateLocked(Exception):
+    """Another agent, or a standalone program, works on the same state directory."""
+
+
+@dataclass(slots=True)
+class Wired:
+    """A node ready to reconcile and then to serve; `close` gives everything back."""
+
+    config: AgentConfig
+    node: Node
+    leases: Allocator
+    links: Links
+    host: Host
+    reconciler: Reconciler
+    has_store: bool
+    undo: ExitStack = field(default_factory=ExitStack)
+
+    def close(self) -> None:
+        self.undo.close()
+
+    def mend_store(self) -> None:
+        """Give the allocator a new file where there is none any more, or never was.
+
+        All that is held is in memory, where it was read from the links if need be.
+        """
+        if not self.leases.degraded:
+            return
+        path = self.config.database
+        if self.has_store and path.exists():
+            return  # full or read-only: it goes on by itself when the disk does
+        try:
+            self.leases.rewrite(lambda: start_over(path)).result()
+        except StoreUnavailable as exc:
+            log.error("no usable store, ADD is refused", extra={"error": str(exc)})
+            return
+        self.has_store = True
+        log.warning("store written anew", extra={"path": str(path)})
+
+
+def wire(config: AgentConfig) -> Wired:
+    """Lock the state directory and build the node over it.
+
+    Raises StateLocked, OSError for a directory that cannot be made, DataplaneError.  A store
+    that cannot be used does not stop an agent: DEL and repairs go on, ADD is refused.
+    """
+    undo = ExitStack()
+    with undo:
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        undo.callback(os.close, lock_state(config.lock))
+        boot = boot_id()
+        store = _store(config.database)
+        leases = Allocator(store, boot_id=boot, now=now_ns, cooldown_s=config.cooldown_s)
+        undo.callback(leases.close)
+        links = Links()
+        host = Host(Sysctls(FileLedger(config.sysctl_ledger)), links.host)
+        publisher = _publisher(undo)
+        node = Node(
+            leases=leases,
+            links=links,
+            publications=publisher,
+            host=host,
+            spool=Spool(config.spool_dir),
+            namespace=own_identity(),
+            boot_id=boot,
+            now=now_ns,
+            seed=machine_id(),
+            ready=lambda: _not_ready(config, leases),
+        )
+        reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s)
+        has_store = isinstance(store, SQLiteStore)
+        return Wired(config, node, leases, links, host, reconciler, has_store, undo.pop_all())
+    raise AssertionError("unreachable")
+
+
+def lock_state(path: Path) -> int:
+    """Take the lock on the state directory; it is held as long as the descriptor is open.
+
+    Raises StateLocked.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        raise StateLocked(
+            f"{path} is locked: another isthmus agent or standalone program is at work"
+        ) from exc
+    return fd
+
+
+def _store(path: Path) -> SQLiteStore | UnusableStore:
+    try:
+        return _open(path)
+    except StoreUnavailable as exc:
+        log.error("no usable store, ADD is refused", extra={"error": str(exc)})
+        return UnusableStore(str(exc))
+
+
+def _open(path: Path) -> SQLiteStore:
+    """Open the store; a file that is not ours or is damaged is kept aside, never overwritten."""
+    try:
+        return open_store(path)
+    except StoreDamaged as exc:
+        log.error(
+            "store damaged: kept aside, and rebuilt from the links", extra={"error": str(exc)}
+        )
+        return start_over(path)
+
+
+def _publisher(undo: ExitStack) -> Publisher:
+    runner = NftRunner()
+    nat, guard = undo.enter_context(Elements()), undo.enter_context(Elements())
+    conntrack = undo.enter_context(Conntrack())
+    tables = {
+        Family.INET: NftTable(NAT, runner, nat),
+        Family.BRIDGE: NftTable(MAC_GUARD, runner, guard),
+    }
+    return Publisher(tables, conntrack)
+
+
+def _not_ready(config: AgentConfig, leases: Allocator) -> str:
+    """Why an ADD cannot be served, from memory alone."""
+    if reason := leases.degraded:
+        return f"addresses cannot be made durable: {reason}"
+    if config.status_counts_addresses:
+        full = [str(usage.ranges) for usage in leases.usage() if usage.held >= usage.size]
+        if full:
+            return f"no free address in {', '.join(full)}"
+    return ""

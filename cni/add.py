@@ -1,0 +1,181 @@
+"""ADD: attach one sandbox, or leave no trace of having tried."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from cni import attachment, delegate, delete
+from cni.config import NetConf, parse
+from cni.document import decode as decode_json
+from cni.environment import Call, Verb
+from cni.errors import CNIError, ErrorCode
+from cni.node import Deadline, Node
+from cni.request import Request
+from cni.resolv import read_resolv_conf
+from cni.result import DNS, IPConfig, Result, encode
+from cni.result import parse as parse_result
+from cni.sandbox import open_sandbox, refuse_own_namespace
+from cni.spec import Delegate, Spec
+from cni.spec import encode as encode_spec
+from dataplane.links import exists
+from dataplane.model import Sandbox
+from dataplane.netns import Sandbox as OpenSandbox
+from ipam.leases import Attachment, Lease, Record, State, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One ADD: what was asked, of which node, and for whom."""
+
+    request: Request
+    call: Call
+    conf: NetConf
+    node: Node
+    deadline: Deadline
+    who: Attachment
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the IPAM said; *leases* are ours, *asked* is the foreign plugin that was asked."""
+
+    result: Result
+    leases: tuple[Lease, ...] = ()
+    asked: Delegate | None = None
+
+
+def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
+    """Make the attachment and return its result.
+
+    Each undo is registered before the step it undoes: a step that raised may still have
+    happened, and every undo is idempotent.  The lease is on disk before the host side opens,
+    and so before anybody is told.
+    """
+    conf = parse(request.stdin, call)
+    refuse_own_namespace(request, call, node)
+    who = Attachment(conf.name, call.container_id, call.ifname)
+    job = _Job(request, call, conf, node, deadline, who)
+    with node.locks.hold(who, timeout=deadline.left()) as held, ExitStack() as undo:
+        if not held:
+            raise CNIError(ErrorCode.TRY_AGAIN_LATER, f"{who} is being worked on")
+        delete.replay_of(who, node, before_ns=request.started_ns)
+        with open_sandbox(request, call) as pod:
+            _make_way(who, pod, node)
+            undo.callback(abandon, who, node)
+            given = _addresses(job, undo)
+            spec = attachment.design(
+                who, conf, given.result, uplink_mtu=node.host.uplink_mtu(), delegate=given.asked
+            )
+            bridge_mac = _build(job, spec, given.leases, pod)
+        undo.pop_all()
+    dns = given.result.dns if conf.dns is None else conf.dns
+    result = attachment.result(who, spec, sandbox=call.netns, bridge_mac=bridge_mac, dns=dns)
+    return encode((conf.prev_result or Result()).extended(result), conf.cni_version)
+
+
+def abandon(who: Attachment, node: Node) -> None:
+    """Take off all that an ADD of *who* made; its addresses wait for its next ADD."""
+    record = node.leases.find(who)
+    with ExitStack() as steps:
+        steps.callback(node.leases.abandon, who)
+        steps.callback(node.publications.withdraw, who)
+        if record and '"bandwidth"' in record.spec:
+            steps.callback(node.host.unshape, attachment.host_name(who))
+        steps.callback(node.links.detach, attachment.host_name(who))
+
+
+def _make_way(who: Attachment, pod: OpenSandbox, node: Node) -> None:
+    """Refuse a second ADD of a live attachment; clear what is left of one that is dead.
+
+    It is dead when its sandbox is another than this one, or its pair is gone or was never
+    finished: runtimes that crashed start anew without a DEL.
+    """
+    former = node.leases.find(who)
+    if former is None or former.state is State.RESERVED:
+        return
+    link = node.links.find(attachment.host_name(who))
+    same = former.boot_id == node.boot_id and former.netns_cookie == pod.cookie
+    if same and link and link.alias:
+        raise exists(attachment.plan(who, Spec(), started_ns=0).veth)
+    node.links.detach(attachment.host_name(who))
+    node.publications.withdraw(who)
+
+
+def _addresses(job: _Job, undo: ExitStack) -> _Given:
+    """Ask whoever gives addresses: nobody, a foreign plugin, or our allocator."""
+    request, call, conf = job.request, job.call, job.conf
+    if conf.ipam is None:
+        return _Given(Result())
+    if kind := conf.delegate:
+        undo.callback(delegate.undo_add, kind, request, call)
+        out = delegate.ask(kind, Verb.ADD, request, call, timeout=job.deadline.left())
+        result = parse_result(decode_json(out, f"{kind}'s result"), conf.cni_version)
+        if not result.ips:
+            raise CNIError(ErrorCode.INVALID_CONFIG, "IPAM plugin returned missing IP config", kind)
+        return _Given(result, asked=delegate.remember(kind, request, call))
+    leases = job.node.leases.reserve(job.who, wanted(conf))
+    ips = tuple(IPConfig(address=lease.address, gateway=lease.gateway) for lease in leases)
+    dns = read_resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else DNS()
+    return _Given(Result(ips=ips, routes=conf.ipam.routes, dns=dns), leases)
+
+
+def wanted(conf: NetConf) -> Wanted:
+    """What *conf* asks of the allocator."""
+    assert conf.ipam is not None
+    return Wanted(
+        range_sets=conf.ipam.range_sets,
+        requested=conf.requested.addresses,
+        excluded=conf.ipam.reservations,
+    )
+
+
+def _build(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) -> str:
+    """Disk and kernel at the same time; the host side opens when both are done.
+
+    Returns the MAC of the bridge, if there is one.
+    """
+    node = job.node
+    record = _record(job, spec, leases, pod)
+    sandbox = attachment.plan(job.who, spec, started_ns=record.started_ns, seed=node.seed)
+    job.deadline.check("the lease is written")
+    durable = node.leases.hold(record)
+    reused = [lease.address.ip for lease in leases if lease.reused]
+    for address in reused:
+        node.host.forget_flows(address)
+    node.links.attach(sandbox, pod)
+    _serve_neighbours(record, spec, sandbox, node)
+    durable.result(timeout=job.deadline.left())
+    job.deadline.check("the host side is opened")
+    node.links.complete(sandbox, pod)
+    if reused:
+        node.links.announce(sandbox, pod, reused)
+    return node.links.ensure_bridge(sandbox.bridge).mac if sandbox.bridge else ""
+
+
+def _serve_neighbours(record: Record, spec: Spec, sandbox: Sandbox, node: Node) -> None:
+    """What the rest of the host does for the pod: limits, forwarding, translation."""
+    name = sandbox.veth.host_name
+    if spec.bandwidth:
+        node.host.shape(name, spec.bandwidth)
+    if _forwards(spec):
+        node.host.enable_forwarding(frozenset(ip.address.version for ip in spec.ips))
+    if spec.port_mappings:
+        node.host.allow_localhost_mappings(spec.bridge.name if spec.bridge else name)
+    if spec.masquerade or spec.port_mappings or spec.mac_spoof_check:
+        node.publications.publish(attachment.published(record, spec))
+
+
+def _record(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) -> Record:
+    return Record(
+        who=job.who,
+        boot_id=job.request.boot_id,
+        started_ns=job.request.started_ns,
+        sandbox=pod.path,
+        netns_cookie=pod.cookie,
+        addresses=tuple(lease.address for lease in leases),
+        spec=encode_spec(spec),
+    )
+
+
+def _forwards(spec: Spec) -> bool:
+    """Whether packets of this attachment are routed by the host."""
+    return bool(spec.ips) and (spec.bridge is None or spec.bridge.gateway)

@@ -1,0 +1,313 @@
+"""The links, addresses and routes one sandbox should have.  Pure.
+
+    bridge mode                               routed mode
+
+    pod  eth0 10.88.0.5/16                    pod  eth0 10.88.0.5/32
+           │  default via 10.88.0.1                  │  default via 169.254.1.1, fe80::1
+    host isth3f9c… ── cni0 10.88.0.1/16       host isth3f9c…  169.254.1.1/32, fe80::1/64
+                                                     ▲  10.88.0.5 dev isth3f9c… (proto 176)
+
+In routed mode every host side carries the same two gateways, so a pod's routes do not depend
+on its node's blocks; they are of host scope, so that the host never chooses one as a source.
+"""
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from ipaddress import (
+    IPv4Interface,
+    IPv4Network,
+    IPv6Interface,
+    IPv6Network,
+    ip_interface,
+    ip_network,
+)
+from typing import Any
+
+from cni.capabilities import PortMapping, Protocol
+from cni.config import NetConf
+from cni.link_config import LinkConf, Mode
+from cni.nat import Published
+from cni.result import DNS, Interface, IPConfig, Result
+from cni.spec import BridgeSpec, Delegate, Spec, encode
+from dataplane.model import Bridge, BridgePort, Route, Sandbox, Veth
+from ipam.leases import Attachment, Lease, Record, State
+from net.address import IPAddress
+
+HOST_PREFIX = "isth"
+_MAX_ALIAS = 255  # IFALIASZ without its NUL
+_ALIAS = "isthmus/1"
+_GATEWAY4 = IPv4Interface("169.254.1.1/32")
+_GATEWAY6 = IPv6Interface("fe80::1/64")
+_DEFAULTS = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+
+
+def host_name(who: Attachment) -> str:
+    """The host side's name: found from the key alone, so that DEL needs no namespace."""
+    return HOST_PREFIX + _digest(f"{who.network}\0{who.container_id}\0{who.ifname}")[:11]
+
+
+def design(
+    who: Attachment,
+    conf: NetConf,
+    given: Result,
+    *,
+    uplink_mtu: int = 0,
+    delegate: Delegate | None = None,
+) -> Spec:
+    """What *conf* makes of *given*, the IPAM's addresses and routes."""
+    ips = tuple(_with_gateway(ip, conf) for ip in given.ips)
+    link = conf.link
+    return Spec(
+        bridge=_bridge_spec(link, conf.is_gateway) if link.mode is Mode.BRIDGE else None,
+        port=_port(link),
+        mtu=link.mtu or uplink_mtu,
+        pod_mac=conf.requested.mac or _pod_mac(who, ips),
+        ips=ips,
+        subnets=tuple(dict.fromkeys(ip.address.network for ip in ips)),
+        routes=_routes(conf, ips, given.routes),
+        masquerade=link.ip_masq,
+        port_mappings=conf.port_mappings,
+        bandwidth=conf.bandwidth,
+        mac_spoof_check=link.mac_spoof_check,
+        dad=link.dad,
+        enabled=link.enabled,
+        pod=conf.requested.pod,
+        delegate=delegate,
+    )
+
+
+def plan(who: Attachment, spec: Spec, *, started_ns: int, seed: str = "") -> Sandbox:
+    """The kernel objects of *spec*; *seed* makes the bridge's MAC this host's own."""
+    name = host_name(who)
+    veth = Veth(
+        host_name=name,
+        host_mac=_mac(f"host\0{name}"),
+        pod_name=who.ifname,
+        pod_mac=spec.pod_mac,
+        mtu=spec.mtu,
+        alias=alias(who, spec, started_ns=started_ns),
+    )
+    addresses = tuple(ip.address for ip in spec.ips)
+    if spec.bridge:
+        return Sandbox(
+            veth=veth,
+            bridge=bridge(spec, seed=seed),
+            port=spec.port,
+            addresses=addresses,
+            pod_routes=spec.routes,
+            dad=spec.dad,
+            enabled=spec.enabled,
+        )
+    families = {address.version for address in addresses}
+    return Sandbox(
+        veth=veth,
+        addresses=tuple(ip_interface(address.ip) for address in addresses),
+        pod_routes=(*_link_routes(families), *spec.routes),
+        host_addresses=tuple(g for g in (_GATEWAY4, _GATEWAY6) if g.version in families),
+        host_routes=tuple(ip_network(address.ip) for address in addresses),
+        dad=spec.dad,
+        enabled=spec.enabled,
+    )
+
+
+def bridge(spec: Spec, *, seed: str = "") -> Bridge | None:
+    """The shared bridge as *spec* needs it, or None in routed mode."""
+    wanted = spec.bridge
+    if wanted is None:
+        return None
+    gateways = {
+        ip_interface(f"{ip.gateway}/{ip.address.network.prefixlen}")
+        for ip in spec.ips
+        if ip.gateway and wanted.gateway
+    }
+    return Bridge(
+        name=wanted.name,
+        mac=_mac(f"bridge\0{seed}\0{wanted.name}"),
+        mtu=spec.mtu,
+        addresses=tuple(sorted(gateways, key=lambda address: (address.version, int(address.ip)))),
+        force_address=wanted.force_address,
+        promiscuous=wanted.promiscuous,
+        vlan_filtering=bool(spec.port.vlan or spec.port.trunk),
+    )
+
+
+def published(record: Record, spec: Spec) -> Published:
+    """What the attachment needs of nftables."""
+    return Published(
+        who=record.who,
+        started_ns=record.started_ns,
+        addresses=tuple(ip.address for ip in spec.ips),
+        subnets=spec.subnets,
+        masquerade=spec.masquerade,
+        routed=spec.bridge is None,
+        port_mappings=spec.port_mappings,
+        host_name=host_name(record.who),
+        pod_mac=spec.pod_mac,
+        mac_spoof_check=spec.mac_spoof_check,
+    )
+
+
+def result(who: Attachment, spec: Spec, *, sandbox: str, bridge_mac: str, dns: DNS) -> Result:
+    """What ADD answers: every interface made, the pod side last (SPEC.md, "ADD Success")."""
+    made = plan(who, spec, started_ns=0)
+    mtu = spec.mtu
+    interfaces = [
+        Interface(name=made.veth.host_name, mac=made.veth.host_mac, mtu=mtu),
+        Interface(name=who.ifname, mac=spec.pod_mac, mtu=mtu, sandbox=sandbox),
+    ]
+    if spec.bridge:
+        interfaces.insert(0, Interface(name=spec.bridge.name, mac=bridge_mac, mtu=mtu))
+    pod_side = len(interfaces) - 1
+    return Result(
+        interfaces=tuple(interfaces),
+        ips=tuple(
+            IPConfig(address=address, gateway=ip.gateway, interface=pod_side)
+            for address, ip in zip(made.addresses, spec.ips, strict=True)
+        ),
+        routes=spec.routes,
+        dns=dns,
+    )
+
+
+def ipam_result(leases: Iterable[Lease], routes: tuple[Route, ...], dns: DNS) -> Result:
+    """What an IPAM plugin answers: no interfaces, no indices (SPEC.md, section 4)."""
+    ips = tuple(IPConfig(address=lease.address, gateway=lease.gateway) for lease in leases)
+    return Result(ips=ips, routes=routes, dns=dns)
+
+
+def alias(who: Attachment, spec: Spec, *, started_ns: int) -> str:
+    """All that is needed to rebuild the record from the link, in IFLA_IFALIAS's 255 bytes.
+
+    A key too long for it is replaced by its digest: enough to keep the addresses from others
+    until the owner's DEL.  Port mappings that do not fit are left out.
+    """
+    flags = ("b" if spec.bridge else "r") + ("m" if spec.masquerade else "")
+    addresses = ",".join(str(ip.address) for ip in spec.ips) or "-"
+    ports = ",".join(_port_text(mapping) for mapping in spec.port_mappings)
+    short = f"{_ALIAS} {flags} {started_ns} "
+    key = f"{who.network} {who.container_id} {who.ifname}"
+    for text in (f"{short}{key} {addresses} {ports}".rstrip(), f"{short}{key} {addresses}"):
+        if len(text.encode()) <= _MAX_ALIAS:
+            return text
+    return f"{short}# {_digest(key)} # {addresses}"
+
+
+def record_of_alias(text: str, *, boot_id: str, bridge_name: str) -> Record | None:
+    """The record that *text*, a link's alias, stands for; None if it is not one of ours."""
+    parts = text.split(" ")
+    if len(parts) not in (7, 8) or parts[0] != _ALIAS:
+        return None
+    _, flags, started, *key, addresses = parts[:7]
+    try:
+        interfaces = [ip_interface(a) for a in addresses.split(",") if a != "-"]
+        mappings = tuple(_parse_port(p) for p in parts[7].split(",")) if len(parts) == 8 else ()
+        started_ns = int(started)
+    except ValueError:
+        return None
+    spec = Spec(
+        bridge=BridgeSpec(name=bridge_name) if "b" in flags else None,
+        ips=tuple(IPConfig(address=address) for address in interfaces),
+        subnets=tuple(dict.fromkeys(address.network for address in interfaces)),
+        masquerade="m" in flags,
+        port_mappings=mappings,
+    )
+    return Record(
+        who=Attachment(*key),
+        boot_id=boot_id,
+        started_ns=started_ns,
+        sandbox="",
+        netns_cookie=0,
+        state=State.HELD,
+        addresses=tuple(interfaces),
+        spec=encode(spec),
+    )
+
+
+def _bridge_spec(link: LinkConf, is_gateway: bool) -> BridgeSpec:
+    return BridgeSpec(
+        name=link.bridge,
+        gateway=is_gateway,
+        force_address=link.force_address,
+        promiscuous=link.promiscuous,
+    )
+
+
+def _port(link: LinkConf) -> BridgePort:
+    if link.mode is Mode.ROUTED:
+        return BridgePort()
+    return BridgePort(
+        hairpin=link.hairpin,
+        isolated=link.isolated,
+        vlan=link.vlan,
+        trunk=link.vlan_trunk,
+        preserve_default_vlan=link.preserve_default_vlan,
+    )
+
+
+def _with_gateway(ip: IPConfig, conf: NetConf) -> IPConfig:
+    """The gateway a pod is told: in routed mode the link's own, else IPAM's or the first one."""
+    if conf.link.mode is Mode.ROUTED:
+        return replace(ip, gateway=_link_gateway(ip.address.version), interface=None)
+    if ip.gateway is None and conf.is_gateway:
+        return replace(ip, gateway=ip.address.network[1], interface=None)
+    return replace(ip, interface=None)
+
+
+def _routes(
+    conf: NetConf, ips: tuple[IPConfig, ...], routes: tuple[Route, ...]
+) -> tuple[Route, ...]:
+    """IPAM's routes, those without a gateway through the pod's own, and default routes."""
+    gateways = {ip.address.version: ip.gateway for ip in reversed(ips) if ip.gateway}
+    found = [route if route.via else _through(route, gateways) for route in routes]
+    if conf.default_route:
+        given = {route.dst for route in found}
+        for default in _DEFAULTS:
+            via = gateways.get(default.version)
+            if via and default not in given:
+                found.append(Route(dst=default, via=via))
+    return tuple(dict.fromkeys(found))
+
+
+def _through(route: Route, gateways: Mapping[Any, IPAddress]) -> Route:
+    return replace(route, via=gateways.get(route.dst.version)) if route.scope is None else route
+
+
+def _link_gateway(version: int) -> IPAddress:
+    return _GATEWAY4.ip if version == 4 else _GATEWAY6.ip
+
+
+def _link_routes(families: Collection[int]) -> list[Route]:
+    """IPv4 has to be told that its gateway is on the link; IPv6's is link-local anyhow."""
+    return [Route(dst=_GATEWAY4.network)] if 4 in families else []
+
+
+def _port_text(mapping: PortMapping) -> str:
+    host = f"/{mapping.host_ip}" if mapping.host_ip else ""
+    return f"{mapping.protocol}/{mapping.host_port}/{mapping.container_port}{host}"
+
+
+def _parse_port(text: str) -> PortMapping:
+    protocol, host_port, container_port, *host = text.split("/")
+    return PortMapping(
+        host_port=int(host_port),
+        container_port=int(container_port),
+        protocol=Protocol(protocol),
+        host_ip=ip_interface(host[0]).ip if host else None,
+    )
+
+
+def _pod_mac(who: Attachment, ips: tuple[IPConfig, ...]) -> str:
+    """From the address, so that whoever gets it next answers with the same MAC."""
+    owner = str(ips[0].address.ip) if ips else f"{who.container_id}\0{who.ifname}"
+    return _mac(f"pod\0{who.network}\0{owner}")
+
+
+def _mac(text: str) -> str:
+    """A locally administered unicast MAC: 02 and five bytes of a digest."""
+    digest = _digest(text)
+    return "02:" + ":".join(digest[i : i + 2] for i in range(0, 10, 2))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

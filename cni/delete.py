@@ -1,0 +1,127 @@
+"""DEL: take an attachment off, whatever is left of it, by its owner's key alone."""
+
+import logging
+from contextlib import ExitStack
+
+from cni import attachment, delegate, spec
+from cni.config import Network, Program, identify
+from cni.environment import Call, Verb, check
+from cni.errors import CNIError, ErrorCode
+from cni.node import Deadline, Node
+from cni.request import Request
+from cni.sandbox import refuse_own_namespace
+from ipam.leases import Attachment, Record
+
+log = logging.getLogger(__name__)
+
+
+def delete(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
+    """Undo an ADD that started before this DEL did; success where there is nothing to undo.
+
+    The namespace is not entered: the pair is found by the name its key gives, and goes from
+    the host's side.
+    """
+    network = identify(request.stdin, Verb.DEL)
+    refuse_own_namespace(request, call, node)
+    who = Attachment(network.name, call.container_id, call.ifname)
+    with node.locks.hold(who, timeout=deadline.left()) as held:
+        if not held:
+            raise CNIError(ErrorCode.TRY_AGAIN_LATER, f"{who} is being worked on")
+        _delete(request, call, network, node, deadline)
+    return b""
+
+
+def replay_of(who: Attachment, node: Node, *, before_ns: int) -> None:
+    """Carry out the spooled deletions of *who*, whose lock the caller holds.
+
+    Raises CNIError 11 where one of them is newer than the ADD that started at *before_ns*:
+    nobody waits for that ADD any more.
+    """
+    for entry in node.spool.pending():
+        if key_of(entry.request) != who:
+            continue
+        if entry.request.boot_id == node.boot_id and entry.request.started_ns > before_ns:
+            raise CNIError(ErrorCode.TRY_AGAIN_LATER, "superseded by a later DEL", str(who))
+        replay(entry.request, node)
+        node.spool.remove(entry)
+
+
+def replay(request: Request, node: Node) -> None:
+    """Carry out one spooled deletion of a key whose lock the caller holds."""
+    call = check(request.environment)
+    if request.program == Program.IPAM:
+        release(Attachment(identify(request.stdin, Verb.DEL).name, *_key(call)), request, node)
+        return
+    limit = Deadline(node.now() + 10_000_000_000, node.now)
+    _delete(request, call, identify(request.stdin, Verb.DEL), node, limit)
+
+
+def key_of(request: Request) -> Attachment | None:
+    """Whom an ADD or DEL is about, or None where it does not say."""
+    try:
+        call = check(request.environment)
+        return Attachment(identify(request.stdin, Verb.DEL).name, *_key(call))
+    except CNIError:
+        return None
+
+
+def end(record: Record, node: Node) -> None:
+    """Take off all of *record*; for DEL, GC and reconciliation.  The caller holds its lock.
+
+    Every step is tried, and the lease is the last: an address is free only when nothing of
+    its owner is left.
+    """
+    what = spec.decode(record.spec)
+    name = attachment.host_name(record.who)
+    if what.link:
+        with ExitStack() as steps:
+            steps.callback(node.publications.withdraw, record.who)
+            if what.bandwidth:
+                steps.callback(node.host.unshape, name)
+            steps.callback(node.links.detach, name)
+    node.leases.release(record.who).result()
+
+
+def release(who: Attachment, request: Request, node: Node) -> None:
+    """Give back what `isthmus-ipam` gave to *who*, unless an ADD since then got it."""
+    record = node.leases.find(who)
+    if record and not is_newer(record, request, node.boot_id):
+        end(record, node)
+
+
+def is_newer(record: Record, request: Request, boot_id: str) -> bool:
+    """Whether *record* is of an ADD that started after *request* did; *boot_id* is today's."""
+    if record.boot_id == request.boot_id:
+        return record.started_ns > request.started_ns
+    return record.boot_id == boot_id
+
+
+def _delete(request: Request, call: Call, network: Network, node: Node, deadline: Deadline) -> None:
+    who = Attachment(network.name, call.container_id, call.ifname)
+    record = node.leases.find(who)
+    if record and is_newer(record, request, node.boot_id):
+        log.info("old DEL ignored", extra={"attachment": str(who)})
+        return
+    if record:
+        end(record, node)
+    else:
+        _clear_unrecorded(who, request, node)
+    if network.delegate:
+        delegate.ask(network.delegate, Verb.DEL, request, call, timeout=deadline.left())
+
+
+def _clear_unrecorded(who: Attachment, request: Request, node: Node) -> None:
+    """Remove a pair that no record tells of: an ADD was cut off, or the store was lost."""
+    name = attachment.host_name(who)
+    link = node.links.find(name)
+    if link is None:
+        return
+    adopted = attachment.record_of_alias(link.alias, boot_id=node.boot_id, bridge_name="")
+    if adopted and is_newer(adopted, request, node.boot_id):
+        return
+    node.links.detach(name)
+    node.publications.withdraw(who)
+
+
+def _key(call: Call) -> tuple[str, str]:
+    return call.container_id, call.ifname

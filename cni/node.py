@@ -1,0 +1,90 @@
+"""What the verbs work on: one value, made by the agent or by the standalone program."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cni.errors import CNIError, ErrorCode
+from cni.locks import KeyLocks
+from cni.nat import Published
+from cni.spool import Spool
+from dataplane import rtnl
+from dataplane.links import PodSide
+from dataplane.model import Bandwidth, Bridge, Sandbox
+from dataplane.netns import Identity
+from dataplane.netns import Sandbox as OpenSandbox
+from ipam.leases import Attachment, Leases
+from net.address import IPAddress, IPInterface, IPNetwork
+
+
+class Links(Protocol):
+    """Links of the host, see dataplane.links.Links."""
+
+    def attach(self, wanted: Sandbox, pod: OpenSandbox) -> None: ...
+    def complete(self, wanted: Sandbox, pod: OpenSandbox) -> None: ...
+    def detach(self, host_name: str) -> None: ...
+    def announce(self, wanted: Sandbox, pod: OpenSandbox, addresses: list[IPAddress]) -> None: ...
+    def ensure_bridge(self, wanted: Bridge) -> rtnl.Link: ...
+    def find(self, name: str) -> rtnl.Link | None: ...
+    def addresses(self, index: int) -> list[IPInterface]: ...
+    def host_routes(self, index: int = 0) -> dict[IPNetwork, int]: ...
+    def observe_pod(self, pod: OpenSandbox, ifname: str) -> PodSide | None: ...
+
+
+class Publications(Protocol):
+    """What nftables holds for attachments, see cni.publisher.Publisher."""
+
+    def publish(self, published: Published) -> None: ...
+    def withdraw(self, who: Attachment) -> None: ...
+    def missing(self, published: Published) -> list[str]: ...
+
+
+class Host(Protocol):
+    """The rest of the kernel that one attachment touches, see dataplane.host.Host."""
+
+    def uplink_mtu(self) -> int: ...
+    def enable_forwarding(self, families: frozenset[int]) -> None: ...
+    def allow_localhost_mappings(self, interface: str) -> None: ...
+    def forget_flows(self, address: IPAddress) -> None: ...
+    def shape(self, host_name: str, bandwidth: Bandwidth) -> None: ...
+    def unshape(self, host_name: str) -> None: ...
+    def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """Everything a verb may use.
+
+    *namespace* is the host's own; *now* is CLOCK_BOOTTIME in nanoseconds; *seed* is this
+    machine's, for MACs that two hosts must not share; *ready* says why ADD cannot be served,
+    or nothing.
+    """
+
+    leases: Leases
+    links: Links
+    publications: Publications
+    host: Host
+    spool: Spool
+    namespace: Identity
+    boot_id: str
+    now: Callable[[], int]
+    seed: str = ""
+    ready: Callable[[], str] = lambda: ""
+    locks: KeyLocks = field(default_factory=KeyLocks)
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a verb must have ended, in nanoseconds of *now*."""
+
+    at_ns: int
+    now: Callable[[], int]
+
+    def left(self) -> float:
+        """Seconds left, not below zero."""
+        return max(0.0, (self.at_ns - self.now()) / 1e9)
+
+    def check(self, step: str) -> None:
+        """Raise CNIError 11 if there is no time for *step*."""
+        if not self.left():
+            raise CNIError(ErrorCode.TRY_AGAIN_LATER, "out of time", f"before {step}")

@@ -1,0 +1,113 @@
+"""The host's own network, as far as attachments depend on it: uplinks, forwarding, flows."""
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dataplane import rtnl
+from dataplane.conntrack import Conntrack
+from dataplane.netlink import Netlink
+from dataplane.sysctl import Sysctls
+from dataplane.tc import Bandwidth, Bucket, Shaper, bucket
+from net.address import IPAddress
+
+_BY_ADVERTISEMENT = 9  # RTPROT_RA
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A link that a default route leaves by."""
+
+    name: str
+    mtu: int
+    by_advertisement: bool
+
+
+class Host:
+    """What is shared by all attachments; thread-safe.
+
+    What was found out is remembered until `forget`: something about links or routes changed.
+    """
+
+    def __init__(self, sysctls: Sysctls, connect: Callable[[], Netlink]) -> None:
+        self._sysctls = sysctls
+        self._connect = connect
+        self._local = threading.local()
+        self._uplinks: tuple[Uplink, ...] | None = None
+        self._done: set[object] = set()
+
+    def forget(self) -> None:
+        self._uplinks = None
+        self._done.clear()
+
+    def uplinks(self) -> tuple[Uplink, ...]:
+        found = self._uplinks
+        if found is None:
+            found = self._uplinks = observe_uplinks(self._connect())
+        return found
+
+    def uplink_mtu(self) -> int:
+        """The smallest MTU of the uplinks; 0, the kernel's default, without any."""
+        return min((uplink.mtu for uplink in self.uplinks()), default=0)
+
+    def enable_forwarding(self, families: frozenset[int]) -> None:
+        """Let the host route packets of *families* (4, 6); raises SysctlRefused."""
+        if families in self._done:
+            return
+        by_advertisement = {uplink.name for uplink in self.uplinks() if uplink.by_advertisement}
+        self._sysctls.enable_forwarding(
+            ipv4=4 in families, ipv6=6 in families, uplinks=by_advertisement
+        )
+        self._done.add(families)
+
+    def allow_localhost_mappings(self, interface: str) -> None:
+        """Let the host's own 127.0.0.1:port reach pods behind *interface*."""
+        self._sysctls.allow_localhost_ports(interface)
+
+    def forget_flows(self, address: IPAddress) -> None:
+        """Make the kernel forget flows of whoever had *address* before."""
+        self._conntrack().flush_address(address)
+
+    def shape(self, host_name: str, bandwidth: Bandwidth) -> None:
+        """Limit the rates of the pod behind *host_name*."""
+        Shaper(self._connect()).shape(host_name, bandwidth)
+
+    def unshape(self, host_name: str) -> None:
+        """Take the limits away, and what was made for them; absent is fine."""
+        Shaper(self._connect()).unshape(host_name)
+
+    def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool:
+        """Whether the limits in force are those of *bandwidth*."""
+        return Shaper(self._connect()).observe(host_name) == wanted_buckets(bandwidth)
+
+    def _conntrack(self) -> Conntrack:
+        found: Conntrack | None = getattr(self._local, "conntrack", None)
+        if found is None:
+            found = self._local.conntrack = Conntrack()
+        return found
+
+
+def observe_uplinks(netlink: Netlink) -> tuple[Uplink, ...]:
+    """The links of default routes in the main table."""
+    found: dict[int, bool] = {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for _, payload in netlink.dump(rtnl.list_routes(family)):
+            route = rtnl.parse_route(payload)
+            if route.dst.prefixlen or route.table != rtnl.MAIN_TABLE or route.kind != rtnl.UNICAST:
+                continue
+            for _, index in rtnl.next_hops(payload):
+                advertised = route.protocol == _BY_ADVERTISEMENT
+                found[index] = found.get(index, False) or advertised
+    links = (
+        (rtnl.parse_link(netlink.get(rtnl.get_link(index))), ra) for index, ra in found.items()
+    )
+    return tuple(Uplink(link.name, link.mtu, ra) for link, ra in links)
+
+
+def wanted_buckets(bandwidth: Bandwidth) -> tuple[Bucket | None, Bucket | None]:
+    into, out_of = bandwidth.ingress_rate, bandwidth.egress_rate
+    return (
+        bucket(into, bandwidth.ingress_burst) if into else None,
+        bucket(out_of, bandwidth.egress_burst) if out_of else None,
+    )
