@@ -69,7 +69,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     console = Console()
     if not console.is_terminal:  # a pipe has no width: never fold what a program may read
         console = Console(width=max(80, _width(columns, cells)))
-    console.print(table)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def note(text: str) -> None:

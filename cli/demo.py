@@ -13,6 +13,7 @@ from cli.answers import Problem
 
 _PROGRAMS = {"ip": "iproute2", "nft": "nftables", "ping": "iputils-ping"}
 _PORT = 8080
+_SETS = (("set", "masq4"), ("set", "masq6"), ("map", "hostport4_any"))
 
 
 @click.command()
@@ -108,13 +109,19 @@ def _look(site: Any) -> None:
     found = read_attachments(str(site.socket_path), str(site.store))
     show_attachments(found, as_json=False, whole=False)
     _title("In nftables a container is elements of sets, never rules of its own")
-    for kind, name in (("set", "masq4"), ("set", "masq6"), ("map", "hostport4_any")):
-        argv = [*site.inside("host"), "nft", "list", kind, "inet", "isthmus-cni", name]
-        listed = site.must(*argv).partition("elements =")[2].partition("}")[0]
-        click.echo(f"  {name:<14} {' '.join(listed.split())} }}")
+    for kind, name in _SETS:
+        for element in _elements(site, kind, name):
+            click.echo(f"  {name:<14} {element}")
     _title("The leases are on disk before the answer is given")
     for record in sorted(read_records(site.store), key=lambda record: record.who):
         click.echo(f"  {record.who}: {' '.join(map(str, record.addresses))}")
+
+
+def _elements(site: Any, kind: str, name: str) -> list[str]:
+    """The elements of one set or map of the demonstration's host, as nft prints them."""
+    listed = site.must(*site.inside("host"), "nft", "list", kind, "inet", "isthmus-cni", name)
+    within = listed.partition("elements = {")[2].partition("}")[0]
+    return [" ".join(element.split()) for element in within.split(",") if element.strip()]
 
 
 def _crash(site: Any) -> None:
@@ -128,7 +135,7 @@ def _crash(site: Any) -> None:
     click.echo(f"  shell ➜ web without an agent: {site.ping('shell', before['web'][0])}")
     site.call("DEL", "brief")
     waiting = len(list((site.state / "spool").glob("*.del")))
-    click.echo(f"  DEL of brief succeeds: {waiting} deletion waits in the spool")
+    click.echo(f"  brief ({' '.join(brief)}) is deleted: {waiting} deletion waits in the spool")
     site.start_agent()
     found = read_attachments(str(site.socket_path), str(site.store))
     click.echo(f"  a new agent, pid {site.agent.pid}: {len(found.attachments)} attachments")
@@ -138,7 +145,6 @@ def _crash(site: Any) -> None:
         raise Problem(f"the leases changed: {before} became {after}")
     click.echo("  web and shell have the addresses they had; brief's rest before they are reused")
     click.echo(f"  shell ➜ web: {site.ping('shell', after['web'][0])}")
-    click.echo(f"  brief had {' '.join(brief)}")
 
 
 def _leave(site: Any) -> None:
@@ -149,9 +155,10 @@ def _leave(site: Any) -> None:
         site.call("DEL", part)
     links = site.must("ip", "-n", site.name("host"), "-o", "link", "show", "type", "veth")
     left = [line for line in links.splitlines() if ": isth" in line]
-    leases = read_records(site.store)
-    if left or leases:
-        raise Problem(f"something is left: {left} {leases}")
+    left += [f"element {one}" for kind, name in _SETS for one in _elements(site, kind, name)]
+    left += [f"lease {record.who}" for record in read_records(site.store)]
+    if left:
+        raise Problem(f"something is left: {', '.join(left)}")
     click.echo("  no link, no lease, no element is left of them")
 
 
@@ -213,7 +220,7 @@ def _how_to_look(site: Any) -> None:
     click.echo("\nTo remove it:")
     click.echo(f"  kill {site.agent.pid}")
     click.echo(f"  for name in {' '.join(names)}; do ip netns delete $name; done")
-    click.echo(f"  rm -r {site.directory}")
+    click.echo(f"  rm -rf {site.directory}")
 
 
 def _addresses(result: dict[str, Any]) -> list[str]:
