@@ -17,7 +17,7 @@ from cni.errors import CNIError
 from cni.nat import Published
 from cni.node import Node
 from cni.spec import Spec
-from dataplane import netns, rtnl
+from dataplane import rtnl
 from dataplane.errors import DataplaneError, InvalidNamespace
 from dataplane.links import Links
 from ipam.allocator import Allocator
@@ -279,13 +279,12 @@ class Reconciler:
             return view.complete(attachment.host_name(record.who))
         return self._same_namespace(record)
 
-    @staticmethod
-    def _same_namespace(record: Record) -> bool:
+    def _same_namespace(self, record: Record) -> bool:
         """By its cookie: an inode may be another namespace's by now.  Without one, say yes."""
         if not record.netns_cookie:
             return True
         try:
-            with netns.open_sandbox(record.sandbox) as pod:
+            with self.node.open_sandbox(record.sandbox, None) as pod:
                 return pod.cookie == record.netns_cookie
         except (InvalidNamespace, OSError):
             return False

@@ -58,7 +58,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         if not held:
             raise CNIError(ErrorCode.TRY_AGAIN_LATER, f"{who} is being worked on")
         delete.replay_of(who, node, before_ns=request.started_ns)
-        with open_sandbox(request, call) as pod:
+        with open_sandbox(request, call, node) as pod:
             _make_way(who, pod, node)
             undo.callback(abandon, who, node)
             given = _addresses(job, undo)

@@ -36,7 +36,7 @@ def check(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes
         if conf.delegate:
             delegate.ask(conf.delegate, Verb.CHECK, request, call, timeout=deadline.left())
         record = held_record(who, node)
-        with open_sandbox(request, call) as pod:
+        with open_sandbox(request, call, node) as pod:
             _report(_faults(record, conf, call, pod, node))
     return b""
 

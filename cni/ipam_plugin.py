@@ -17,7 +17,6 @@ from cni.resolv import read_resolv_conf
 from cni.result import DNS, IPConfig, encode
 from cni.spec import Spec
 from cni.spec import encode as encode_spec
-from dataplane import netns
 from dataplane.errors import InvalidNamespace
 from ipam.leases import Attachment, Record, State
 
@@ -30,7 +29,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
     with node.locks.hold(who, timeout=deadline.left()) as held, ExitStack() as undo:
         _check_held(held, who)
         delete.replay_of(who, node, before_ns=request.started_ns)
-        cookie = _cookie(request, call)
+        cookie = _cookie(request, call, node)
         former = node.leases.find(who)
         if former and former.state is State.HELD and _is_same(former, cookie, node):
             addresses = ", ".join(str(address) for address in former.addresses)
@@ -85,10 +84,10 @@ def _is_same(former: Record, cookie: int, node: Node) -> bool:
     return former.boot_id == node.boot_id and former.netns_cookie == cookie
 
 
-def _cookie(request: Request, call: Call) -> int:
+def _cookie(request: Request, call: Call, node: Node) -> int:
     """The namespace's cookie, or 0: an IPAM plugin may be asked without a namespace."""
     try:
-        with netns.open_sandbox(call.netns, request.netns_fd) as pod:
+        with node.open_sandbox(call.netns, request.netns_fd) as pod:
             return pod.cookie
     except InvalidNamespace:
         return 0

@@ -8,7 +8,7 @@ from cni.errors import CNIError, ErrorCode
 from cni.locks import KeyLocks
 from cni.nat import Published
 from cni.spool import Spool
-from dataplane import rtnl
+from dataplane import netns, rtnl
 from dataplane.links import PodSide
 from dataplane.model import Bandwidth, Bridge, Sandbox
 from dataplane.netns import Identity
@@ -57,7 +57,7 @@ class Node:
 
     *namespace* is the host's own; *now* is CLOCK_BOOTTIME in nanoseconds; *seed* is this
     machine's, for MACs that two hosts must not share; *ready* says why ADD cannot be served,
-    or nothing.
+    or nothing; *open_sandbox* opens a namespace by its path, and by descriptor where there is one.
     """
 
     leases: Leases
@@ -70,6 +70,7 @@ class Node:
     now: Callable[[], int]
     seed: str = ""
     ready: Callable[[], str] = lambda: ""
+    open_sandbox: Callable[[str, int | None], OpenSandbox] = netns.open_sandbox
     locks: KeyLocks = field(default_factory=KeyLocks)
 
 

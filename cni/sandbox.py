@@ -25,12 +25,12 @@ def refuse_own_namespace(request: Request, call: Call, node: Node) -> None:
         )
 
 
-def open_sandbox(request: Request, call: Call) -> netns.Sandbox:
+def open_sandbox(request: Request, call: Call, node: Node) -> netns.Sandbox:
     """Open CNI_NETNS; CNIError 4 says why it cannot be."""
     if request.netns_errno:
         raise _invalid(f'failed to open netns "{call.netns}": {os.strerror(request.netns_errno)}')
     try:
-        return netns.open_sandbox(call.netns, request.netns_fd)
+        return node.open_sandbox(call.netns, request.netns_fd)
     except InvalidNamespace as exc:
         raise _invalid(str(exc)) from exc
 
