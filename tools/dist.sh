@@ -1,0 +1,21 @@
+#!/bin/sh
+# Freeze the program (dist/isthmus/ and dist/isthmus-onefile) and put the launcher beside it.
+# Only what changed since the last time is built again.
+set -eu
+cd "$(dirname "$0")/.."
+
+sources=$(find agent cli cni dataplane ipam net conf tools/isthmus.spec requirements.lock \
+    -type f -not -name '*.pyc' | sort | xargs sha256sum | sha256sum)
+if [ "$(cat build/dist.sha256 2> /dev/null)" != "$sources" ] || [ ! -x dist/isthmus/isthmus ]; then
+    printf '==> freezing the program (about half a minute)\n'
+    rm -rf dist build/isthmus
+    .venv/bin/python -m PyInstaller --log-level WARN --noconfirm --workpath build \
+        --distpath dist tools/isthmus.spec
+    printf '%s\n' "$sources" > build/dist.sha256
+fi
+cp build/launcher/isthmus-launcher dist/isthmus-launcher
+du -sh dist/isthmus dist/isthmus-onefile dist/isthmus-launcher
+file=dist/isthmus/isthmus
+glibc=$(strings -a "$file" dist/isthmus/_internal/libpython3*.so* |
+    sed -n 's/^GLIBC_\([0-9.]*\)$/\1/p' | sort -V | tail -1)
+printf 'runs on %s with glibc %s or newer\n' "$(uname -m)" "$glibc"
