@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -49,6 +50,7 @@ def main(path: Path | None) -> int:
         return 2
     logs.configure(config)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    _allow_descriptors()
     try:
         wired = wire(config)
     except (StateLocked, DataplaneError, OSError) as exc:
@@ -237,6 +239,12 @@ class Daemon:
         registry.register(self)  # type: ignore[arg-type]
         host, _, port = self._config.metrics_address.rpartition(":")
         start_http_server(int(port), host.strip("[]"), registry)
+
+
+def _allow_descriptors() -> None:
+    """As many as we may have: each request holds three, and 1024 is what most systems start with."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Operated:

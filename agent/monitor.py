@@ -1,7 +1,7 @@
-"""Hear of drift as it happens: addresses and routes that went while nobody asked us.
+"""Hear of drift as it happens: addresses that went while nobody asked us, and default routes.
 
-Only deletions count, and changes of default routes: what our own ADDs bring is new links,
-addresses and routes, and is not looked at twice.
+What our own ADDs and DELs bring about is not looked at twice: addresses of host sides are of
+host or link scope, and routes to pods are compared when a round is due.
 """
 
 import socket
@@ -37,7 +37,7 @@ class Monitor(threading.Thread):
 
 
 def _matters(kind: int, payload: memoryview) -> bool:
-    if kind in (rtnl.DELADDR, rtnl.DELROUTE):
-        return True
-    is_default = kind == rtnl.NEWROUTE and payload[1] == 0
-    return is_default
+    """An address of global scope that went (ifaddrmsg), or a default route (rtmsg) that changed."""
+    if kind == rtnl.DELADDR:
+        return payload[3] < rtnl.SCOPE_LINK
+    return kind in (rtnl.NEWROUTE, rtnl.DELROUTE) and payload[1] == 0

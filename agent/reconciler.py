@@ -78,7 +78,7 @@ class Reconciler:
     def start(self) -> Report:
         """Before serving: adopt, undo what a crash cut off, replay deletions, program nftables.
 
-        Raises DataplaneError where links cannot be listed or nftables not be programmed.
+        Raises DataplaneError where links cannot be listed.
         """
         with self._round:
             report = Report()
@@ -88,7 +88,7 @@ class Reconciler:
             self._adopt(view, report)
             self._remove_unfinished(view, report)
             self.replay()
-            self.resync(self._published())
+            self._program(report)
             return report
 
     def round(self) -> Report:
@@ -100,11 +100,7 @@ class Reconciler:
             self._end_dead(view, report)
             self._remove_orphans(view, report)
             self._repair(view, report)
-            try:
-                report.repaired += self.resync(self._published())
-            except DataplaneError as exc:
-                log.warning("nftables not in line, will retry", extra={"error": str(exc)})
-                report.failed += 1
+            self._program(report)
             return report
 
     def replay(self) -> int:
@@ -161,6 +157,14 @@ class Reconciler:
 
     def _look(self) -> View:
         return View({link.name: link for link in self.links.all()})
+
+    def _program(self, report: Report) -> None:
+        """Bring nftables in line; without it, what needs none goes on."""
+        try:
+            report.repaired += self.resync(self._published())
+        except DataplaneError as exc:
+            log.warning("nftables not in line, will retry", extra={"error": str(exc)})
+            report.failed += 1
 
     def _published(self) -> list[Published]:
         found = []

@@ -87,6 +87,7 @@ def _serve_locked(request: Request, config: AgentConfig) -> Response:
     try:
         wired.mend_store()
         wired.reconciler.start()
+        wired.leases.expire()
         return serve(request, wired.node)
     except DataplaneError as exc:
         return failure(exc, request.stdin)
