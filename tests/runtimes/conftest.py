@@ -1,6 +1,7 @@
 """Hosts and runtimes for one test each."""
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with running_host(tmp_path) as host:
         host.install_peers()
         yield host
+    # pytest shows this of a test that failed.
+    for log in sorted(tmp_path.glob("*.log")):
+        sys.stdout.write(f"---- {log.name}\n{log.read_text(errors='replace')[-6000:]}\n")
 
 
 @pytest.fixture
