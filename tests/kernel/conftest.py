@@ -5,8 +5,15 @@ import secrets
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.kernel.agents import Machine
+
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +65,26 @@ def namespaces() -> Iterator[Callable[[str], Namespace]]:
     for namespace in made:
         if os.path.exists(namespace.path):
             subprocess.run(["ip", "netns", "del", namespace.name], check=False, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def binary() -> str:
+    """The launcher's test build, whose deadlines are a tenth.
+
+    ISTHMUS_TEST_LAUNCHER names another, which is how the same tests run against the one with
+    sanitizers.
+    """
+    given = os.environ.get("ISTHMUS_TEST_LAUNCHER")
+    if given:
+        return given
+    subprocess.run(["make", "-sC", ROOT / "cni/launcher", "test-build"], check=True, timeout=120)
+    return str(ROOT / "build/launcher/isthmus-launcher-test")
+
+
+@pytest.fixture
+def machine(binary: str, tmp_path: Path) -> "Iterator[Machine]":
+    """A machine of its own, its agent not started yet; see tests/kernel/agents.py."""
+    from tests.kernel.agents import made_machine
+
+    with made_machine(tmp_path, binary) as machine:
+        yield machine
