@@ -242,7 +242,7 @@ class Daemon:
 
 
 def _allow_descriptors() -> None:
-    """As many as we may have: each request holds three, and 1024 is what most systems start with."""
+    """As many as we may have: a request holds three, and most systems start with 1024."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
