@@ -11,9 +11,9 @@ import sys
 def main() -> int:
     """Run as what the environment says we are; return the exit status."""
     if "CNI_COMMAND" in os.environ:
-        from agent import standalone
+        from agent.standalone import main as plugin
 
-        return int(standalone.main())
+        return plugin()
     from cli.group import isthmus
 
     isthmus(prog_name="isthmus")

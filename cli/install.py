@@ -9,11 +9,11 @@ from typing import Any
 import click
 
 from cli.answers import Problem, note
-from cli.installation import Action, Care, Item, conflist, decide, unit
-from cli.places import CONF, Places, agent_command, find_launcher, find_standalone
+from cli.contents import UNIT, agent_files, network_list, plugins, program
+from cli.installation import Action, Item, decide
+from cli.places import Places, find_launcher, find_standalone, has_systemd
 from cli.placing import (
     SAVED,
-    Manifest,
     Placed,
     digest,
     digest_of,
@@ -23,10 +23,6 @@ from cli.placing import (
     write_manifest,
 )
 from net.address import IPNetwork
-
-_TEMPLATES = {"bridge": "10-isthmus.conflist", "routed": "10-isthmus-routed.conflist"}
-CONFLIST = "10-isthmus.conflist"
-UNIT = "isthmus-agent.service"
 
 
 class Subnet(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -77,13 +73,15 @@ def place_options(command: Any) -> Any:
 @click.command()
 @place_options
 @click.option("--launcher", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--mode", type=click.Choice(list(_TEMPLATES)), default="bridge", show_default=True)
+@click.option("--no-program", is_flag=True, help="Only the launcher: the agent runs from here.")
+@click.option("--mode", type=click.Choice(["bridge", "routed"]), default="bridge")
 @click.option("--subnet", "subnets", type=Subnet(), multiple=True, help="Once for each family.")
 @click.option("--bridge", help="Name of the bridge, in bridge mode.")
 @click.option("--no-start", is_flag=True, help="Do not enable and start the systemd unit.")
 @click.option("--force", is_flag=True, help="Replace a network list that is not ours.")
-def install(  # noqa: PLR0917 - click passes each by its name
+def install(  # noqa: PLR0913, PLR0917 - click passes each by its name
     launcher: Path | None,
+    no_program: bool,
     mode: str,
     subnets: Sequence[IPNetwork],
     bridge: str | None,
@@ -93,8 +91,8 @@ def install(  # noqa: PLR0917 - click passes each by its name
 ) -> None:
     """Put plugin, agent and network list in place.
 
-    Doing it again changes only what differs.  The network list is put last: a runtime calls
-    the plugin from that moment on.
+    Doing it again changes only what differs.  The network list is put last, when the agent
+    runs: a runtime calls the plugin from that moment on.
     """
     places = Places(**directories)
     if places.is_this_host and os.geteuid() != 0:
@@ -103,125 +101,76 @@ def install(  # noqa: PLR0917 - click passes each by its name
         raise click.UsageError("--bridge is for --mode bridge")
     binary = launcher or find_launcher()
     if binary is None:
-        raise Problem("the launcher is not built: make -C cni/launcher, or name it by --launcher")
-    standalone = find_standalone()
-    template = (CONF / _TEMPLATES[mode]).read_bytes()
-    network = conflist(template, subnets, bridge) if subnets or bridge else template
-    items = [
-        *_binaries(places, binary),
-        *_program(places, standalone),
-        *_agent(places, standalone),
-        Item(
-            target=places.conf_dir / CONFLIST,
-            content=network,
-            mode=0o644,
-            care=Care.REFUSE,
-        ),
-    ]
-    put_all(places, items, force=force)
-    _start(places, no_start=no_start)
+        raise Problem("the launcher is not built: make launcher, or name it by --launcher")
+    standalone = None if no_program else find_standalone()
+    installer = Installer(places, force=force)
+    files = plugins(places, binary) + program(places, standalone) + agent_files(places, standalone)
+    before = installer.plan(files)
+    last = installer.plan([network_list(places, mode, subnets, bridge)])
+    changed = installer.put(before)
+    _start(places, no_start=no_start, changed=changed)
+    installer.put(last)
+    if places.is_this_host:
+        note("Look for trouble by: isthmus doctor")
 
 
-def put_all(places: Places, items: Sequence[Item], *, force: bool) -> None:
-    """Put *items* in order; nothing at all is put when one of them is refused."""
-    manifest = read_manifest(places.manifest)
-    recorded = {placed.path: placed for placed in manifest.files}
-    actions: list[tuple[Item, Action]] = []
-    for item in items:
-        known = recorded.get(str(item.target))
-        action = decide(
-            item.care,
-            wanted=digest(item.content),
-            present=digest_of(places.real(item.target)),
-            recorded=known.sha256 if known else None,
-            force=force,
-        )
-        if action is Action.REFUSE:
-            raise Problem(
-                f"{item.target} is there and differs from what would be put: "
-                "compare them, and replace it by --force (uninstall puts it back)"
+class Installer:
+    """Puts files and keeps the manifest of them."""
+
+    def __init__(self, places: Places, *, force: bool) -> None:
+        self._places = places
+        self._force = force
+        self._manifest = read_manifest(places.manifest)
+
+    def plan(self, items: Sequence[Item]) -> list[tuple[Item, Action]]:
+        """Decide about each of *items*; raises Problem when one of them is refused."""
+        recorded = {placed.path: placed.sha256 for placed in self._manifest.files}
+        actions: list[tuple[Item, Action]] = []
+        for item in items:
+            action = decide(
+                item.care,
+                wanted=digest(item.content),
+                present=digest_of(self._places.real(item.target)),
+                recorded=recorded.get(str(item.target)),
+                force=self._force,
             )
-        actions.append((item, action))
-    _make_room(places, items, manifest)
-    for item, action in actions:
-        if action is not Action.KEEP:
-            _put(places, item, action, manifest)
+            if action is Action.REFUSE:
+                raise Problem(
+                    f"{item.target} is there and differs from what would be put: "
+                    "compare them, and replace it by --force (uninstall puts it back)"
+                )
+            actions.append((item, action))
+        return actions
+
+    def put(self, actions: Sequence[tuple[Item, Action]]) -> bool:
+        """Carry out *actions* in order; returns whether anything changed."""
+        wanted = [(item, action) for item, action in actions if action is not Action.KEEP]
+        for item, action in wanted:
+            self._make_room(self._places.manifest.parent, self._places.real(item.target).parent)
+            self._put(item, action)
             click.echo(f"{action.value:<8} {item.target}")
+        return bool(wanted)
+
+    def _make_room(self, *directories: Path) -> None:
+        for directory in directories:
+            for made in make_directories(directory):
+                self._manifest.directories.append("/" + str(made.relative_to(self._places.root)))
+        self._places.manifest.parent.chmod(0o700)
+
+    def _put(self, item: Item, action: Action) -> None:
+        """Put one file; the manifest is written first, so that an interruption forgets nothing."""
+        real, saved = self._places.real(item.target), ""
+        if action is Action.REPLACE_FOREIGN:
+            saved = f"{item.target}{SAVED}"
+            mode = real.stat().st_mode & 0o7777
+            place(self._places.real(Path(saved)), real.read_bytes(), mode)
+        self._manifest.add(Placed(path=str(item.target), sha256=digest(item.content), saved=saved))
+        write_manifest(self._places.manifest, self._manifest)
+        place(real, item.content, item.mode)
 
 
-def _make_room(places: Places, items: Sequence[Item], manifest: Manifest) -> None:
-    wanted = [places.manifest.parent, *(places.real(item.target).parent for item in items)]
-    for directory in wanted:
-        for made in make_directories(directory):
-            manifest.directories.append("/" + str(made.relative_to(places.root)))
-    places.manifest.parent.chmod(0o700)
-    write_manifest(places.manifest, manifest)
-
-
-def _put(places: Places, item: Item, action: Action, manifest: Manifest) -> None:
-    """Put one file; the manifest is written before, so that an interruption forgets nothing."""
-    saved = ""
-    if action is Action.REPLACE_FOREIGN:
-        saved = f"{item.target}{SAVED}"
-        before = places.real(item.target)
-        place(places.real(Path(saved)), before.read_bytes(), before.stat().st_mode & 0o7777)
-    manifest.add(Placed(path=str(item.target), sha256=digest(item.content), saved=saved))
-    write_manifest(places.manifest, manifest)
-    place(places.real(item.target), item.content, item.mode)
-
-
-def _binaries(places: Places, launcher: Path) -> list[Item]:
-    content = launcher.read_bytes()
-    return [
-        Item(target=places.bin_dir / name, content=content, mode=0o755)
-        for name in ("isthmus", "isthmus-ipam")
-    ]
-
-
-def _program(places: Places, standalone: Path | None) -> list[Item]:
-    if standalone is None:
-        return []
-    if standalone.is_file():
-        sources = {places.program_dir / "isthmus": standalone}
-    else:
-        sources = {
-            places.program_dir / source.relative_to(standalone): source
-            for source in sorted(standalone.rglob("*"))
-            if source.is_file()
-        }
-    return [
-        Item(
-            target=target,
-            content=source.read_bytes(),
-            mode=0o755 if os.access(source, os.X_OK) else 0o644,
-        )
-        for target, source in sources.items()
-    ]
-
-
-def _agent(places: Places, standalone: Path | None) -> list[Item]:
-    config = places.config_dir / "agent.toml"
-    own = [str(places.program_dir / "isthmus"), "agent"]
-    items = [
-        Item(
-            target=config,
-            content=(CONF / "agent.toml").read_bytes(),
-            mode=0o644,
-            care=Care.KEEP,
-        )
-    ]
-    if not places.is_this_host or has_systemd():
-        content = unit((CONF / UNIT).read_bytes(), own if standalone else agent_command(), config)
-        items.append(Item(target=places.unit_dir / UNIT, content=content, mode=0o644))
-    return items
-
-
-def has_systemd() -> bool:
-    """systemd is what runs this host (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
-def _start(places: Places, *, no_start: bool) -> None:
+def _start(places: Places, *, no_start: bool, changed: bool) -> None:
+    """Let systemd know the unit and run it; containers keep their network over a restart."""
     if not places.is_this_host:
         return
     if not has_systemd():
@@ -231,9 +180,8 @@ def _start(places: Places, *, no_start: bool) -> None:
 
     steps = [["daemon-reload"]]
     if not no_start:
-        steps.append(["enable", "--now", UNIT])
+        steps += [["enable", UNIT], ["restart" if changed else "start", UNIT]]
     for step in steps:
         done = run(["systemctl", *step])
         if done.status:
             raise Problem(f"systemctl {' '.join(step)}: {done.complaint}")
-    note("Look for trouble by: isthmus doctor")

@@ -36,8 +36,11 @@ class Places:
 
 
 def find_launcher() -> Path | None:
-    """The launcher that was built: beside the frozen program, or in the source tree."""
-    built = [TREE / "isthmus-launcher", TREE / "build/launcher/isthmus-launcher"]
+    """The launcher that was built: beside the frozen program or its folder, or in the tree."""
+    built = [TREE / "build/launcher/isthmus-launcher"]
+    if getattr(sys, "frozen", False):
+        program = Path(sys.executable).resolve()
+        built = [folder / "isthmus-launcher" for folder in program.parents[:2]]
     return next((path for path in built if os.access(path, os.X_OK)), None)
 
 
@@ -49,6 +52,11 @@ def find_standalone() -> Path | None:
         return program.parent if in_folder else program
     folder = TREE / "dist/isthmus"
     return folder if (folder / "isthmus").exists() else None
+
+
+def has_systemd() -> bool:
+    """systemd is what runs this host (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def agent_command() -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import click
 
-from cli.answers import Problem, Unreachable, note
+from cli.answers import Problem, Unreachable, note, socket_option
 from cli.asking import read_attachments
-from cli.install import CONFLIST, UNIT, has_systemd, place_options
-from cli.places import Places
-from cli.placing import Manifest, digest_of, read_manifest, remove_empty, take_away
+from cli.contents import CONFLIST, UNIT
+from cli.install import place_options
+from cli.places import Places, has_systemd
+from cli.placing import Manifest, Placed, digest_of, read_manifest, remove_empty, take_away
 
 _EDITED = ".isthmus-edited"
 # All that the agent and the installer ever make in the state directory (docs/ownership.md).
@@ -20,9 +21,10 @@ _STATE = ("isthmus.db*", "lock", "sysctl.json*", "manifest.json*")
 
 @click.command()
 @place_options
+@socket_option
 @click.option("--purge", is_flag=True, help="Forget leases and edited configuration too.")
 @click.option("--force", is_flag=True, help="Even while containers are attached: they lose it.")
-def uninstall(purge: bool, force: bool, **directories: Path) -> None:
+def uninstall(socket: str, purge: bool, force: bool, **directories: Path) -> None:
     """Leave the host as it was found.
 
     Takes away what install put, and what the agent made in the kernel.
@@ -34,7 +36,7 @@ def uninstall(purge: bool, force: bool, **directories: Path) -> None:
     if places.is_this_host:
         if os.geteuid() != 0:
             raise Problem("uninstalling needs root: use sudo")
-        _refuse_if_in_use(places, force=force)
+        _refuse_if_in_use(places, socket, force=force)
     manifest = _manifest(places)
     lists = [one for one in manifest.files if Path(one.path).parent == places.conf_dir]
     others = [one for one in reversed(manifest.files) if one not in lists]
@@ -54,13 +56,17 @@ def uninstall(purge: bool, force: bool, **directories: Path) -> None:
 
 def _manifest(places: Places) -> Manifest:
     """What was put: as recorded or, where the record is lost, what is there under our names."""
-    from cli.placing import Placed
-
     found = read_manifest(places.manifest)
     if found.files:
         return found
+    folder = places.real(places.program_dir)
+    program = [path for path in folder.rglob("*") if path.is_file()]
     ours = [places.bin_dir / "isthmus", places.bin_dir / "isthmus-ipam", places.unit_dir / UNIT]
-    ours.append(places.conf_dir / CONFLIST)
+    ours += [places.conf_dir / CONFLIST]
+    ours += [places.program_dir / path.relative_to(folder) for path in program]
+    found.directories += [str(places.program_dir), str(places.state_dir)]
+    inner = {path.parent for path in ours if path.is_relative_to(places.program_dir)}
+    found.directories += map(str, inner)
     for path in ours:
         if (sha256 := digest_of(places.real(path))) is not None:
             found.files.append(Placed(path=str(path), sha256=sha256))
@@ -80,9 +86,16 @@ def _remove(places: Places, path: str, saved: str, sha256: str, *, purge: bool) 
         click.echo(f"remove   {path}")
 
 
-def _refuse_if_in_use(places: Places, *, force: bool) -> None:
+def _refuse_if_in_use(places: Places, socket: str, *, force: bool) -> None:
+    from dataplane.inspect import lock_is_held
+
+    if not _has_unit(places) and lock_is_held(places.state_dir / "lock"):
+        raise Problem(
+            f"an agent that systemd did not start is running (it holds {places.state_dir}/lock): "
+            "end it, then uninstall again"
+        )
     try:
-        found = read_attachments("/run/isthmus/agent.sock", str(places.state_dir / "isthmus.db"))
+        found = read_attachments(socket, str(places.state_dir / "isthmus.db"), quiet=True)
     except (Unreachable, Problem):
         return  # neither agent nor store: nothing that could be known to be attached
     held = [row for row in found.attachments if row["state"] == "held"]
@@ -97,18 +110,16 @@ def _refuse_if_in_use(places: Places, *, force: bool) -> None:
 
 
 def _stop_agent(places: Places) -> None:
-    from dataplane.inspect import lock_is_held
     from dataplane.programs import run
 
-    if has_systemd() and places.real(places.unit_dir / UNIT).exists():
+    if _has_unit(places):
         done = run(["systemctl", "disable", "--now", UNIT])
         if done.status:
             raise Problem(f"systemctl disable --now {UNIT}: {done.complaint}")
-    if lock_is_held(places.state_dir / "lock"):
-        raise Problem(
-            f"an agent that systemd did not start is running (it holds {places.state_dir}/lock): "
-            "end it, then uninstall again"
-        )
+
+
+def _has_unit(places: Places) -> bool:
+    return has_systemd() and places.real(places.unit_dir / UNIT).exists()
 
 
 def _clean_kernel(places: Places) -> None:

@@ -14,7 +14,7 @@ def root(run: Run, tmp_path: Path) -> Path:
     launcher.write_bytes(b"launcher")
     path = tmp_path / "root"
     path.mkdir()
-    assert run("install", "--root", path, "--launcher", launcher).exit_code == 0
+    assert run("install", "--no-program", "--root", path, "--launcher", launcher).exit_code == 0
     return path
 
 
@@ -64,8 +64,11 @@ def test_purging_touches_nothing_in_the_directory_that_is_not_ours(run: Run, roo
 
 def test_without_its_record_files_are_found_by_their_names(run: Run, root: Path) -> None:
     (root / "var/lib/isthmus/manifest.json").unlink()
+    (root / "opt/isthmus/_internal").mkdir(parents=True)
+    for name in ("isthmus", "_internal/libpython.so"):
+        (root / "opt/isthmus" / name).write_bytes(b"")
 
     run("uninstall", "--root", root)
 
-    names = {Path(name).name for name in left(root)}
-    assert names <= {"agent.toml"}
+    assert left(root) == {"etc/isthmus/agent.toml"}
+    assert not (root / "opt/isthmus").exists()
