@@ -66,10 +66,12 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
                 who, conf, given.result, uplink_mtu=node.host.uplink_mtu(), delegate=given.asked
             )
             bridge_mac = _build(job, spec, given.leases, pod)
+        dns = given.result.dns if conf.dns is None else conf.dns
+        made = attachment.result(who, spec, sandbox=call.netns, bridge_mac=bridge_mac, dns=dns)
+        # Not every result has a form in every version: then nothing stays, either.
+        out = encode((conf.prev_result or Result()).extended(made), conf.cni_version)
         undo.pop_all()
-    dns = given.result.dns if conf.dns is None else conf.dns
-    result = attachment.result(who, spec, sandbox=call.netns, bridge_mac=bridge_mac, dns=dns)
-    return encode((conf.prev_result or Result()).extended(result), conf.cni_version)
+    return out
 
 
 def abandon(who: Attachment, node: Node) -> None:
