@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from dataplane import rtnl
 from dataplane.conntrack import Conntrack
+from dataplane.model import Bandwidth
 from dataplane.netlink import Netlink
 from dataplane.sysctl import Sysctls
-from dataplane.tc import Bandwidth, Bucket, Shaper, bucket
+from dataplane.tc import Shaper, buckets
 from net.address import IPAddress
 
 _BY_ADVERTISEMENT = 9  # RTPROT_RA
@@ -79,7 +80,7 @@ class Host:
 
     def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool:
         """Whether the limits in force are those of *bandwidth*."""
-        return Shaper(self._connect()).observe(host_name) == wanted_buckets(bandwidth)
+        return Shaper(self._connect()).observe(host_name) == buckets(bandwidth)
 
     def _conntrack(self) -> Conntrack:
         found: Conntrack | None = getattr(self._local, "conntrack", None)
@@ -103,11 +104,3 @@ def observe_uplinks(netlink: Netlink) -> tuple[Uplink, ...]:
         (rtnl.parse_link(netlink.get(rtnl.get_link(index))), ra) for index, ra in found.items()
     )
     return tuple(Uplink(link.name, link.mtu, ra) for link, ra in links)
-
-
-def wanted_buckets(bandwidth: Bandwidth) -> tuple[Bucket | None, Bucket | None]:
-    into, out_of = bandwidth.ingress_rate, bandwidth.egress_rate
-    return (
-        bucket(into, bandwidth.ingress_burst) if into else None,
-        bucket(out_of, bandwidth.egress_burst) if out_of else None,
-    )

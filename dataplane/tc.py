@@ -9,11 +9,11 @@ ifb of its own and queued there.
 
 import errno
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from hashlib import sha256
 
 from dataplane import rtnl
 from dataplane.errors import DataplaneError, NetlinkError
+from dataplane.model import Bandwidth
 from dataplane.netlink import Netlink
 from dataplane.qdisc import (
     INGRESS,
@@ -38,24 +38,13 @@ class ShapingUnavailable(DataplaneError):
     """This kernel lacks what rate limits are made of; the message names it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bandwidth:
-    """Rates in bit/s and bursts in bits, seen from the pod; 0 means no limit."""
-
-    ingress_rate: int = 0
-    ingress_burst: int = 0
-    egress_rate: int = 0
-    egress_burst: int = 0
-
-    @property
-    def ingress(self) -> Bucket | None:
-        """The limit into the pod; raises ValueError."""
-        return bucket(self.ingress_rate, self.ingress_burst) if self.ingress_rate else None
-
-    @property
-    def egress(self) -> Bucket | None:
-        """The limit out of the pod; raises ValueError."""
-        return bucket(self.egress_rate, self.egress_burst) if self.egress_rate else None
+def buckets(bandwidth: Bandwidth) -> tuple[Bucket | None, Bucket | None]:
+    """The limits into the pod and out of it; raises ValueError for what no tbf can do."""
+    into, out_of = bandwidth.ingress_rate, bandwidth.egress_rate
+    return (
+        bucket(into, bandwidth.ingress_burst) if into else None,
+        bucket(out_of, bandwidth.egress_burst) if out_of else None,
+    )
 
 
 def ifb_name(host_name: str) -> str:
@@ -74,7 +63,7 @@ class Shaper:
 
         Raises ShapingUnavailable, NetlinkError (`absent`: no such veth), ValueError.
         """
-        ingress, egress = bandwidth.ingress, bandwidth.egress
+        ingress, egress = buckets(bandwidth)
         veth = self._link(host_name)
         if ingress:
             self._make("the qdisc tbf", replace_tbf(veth.index, ingress))

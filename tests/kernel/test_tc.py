@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from dataplane.model import Bandwidth
 from dataplane.netlink import Netlink
-from dataplane.tc import Bandwidth, Shaper, ifb_name
+from dataplane.tc import Shaper, buckets, ifb_name
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
 
@@ -94,7 +95,7 @@ def test_tc_shows_rate_burst_and_latency(pair: Pair) -> None:
     assert "rate 8Mbit burst 100000b lat 25" in veth
     assert "qdisc ingress ffff:" in veth
     assert "rate 2Mbit burst 10000b lat 25" in ifb
-    assert pair.shaper.observe("veth0") == (both.ingress, both.egress)
+    assert pair.shaper.observe("veth0") == buckets(both)
 
 
 def test_limits_can_be_changed_repeated_and_taken_away(pair: Pair) -> None:
@@ -102,7 +103,7 @@ def test_limits_can_be_changed_repeated_and_taken_away(pair: Pair) -> None:
     only_out = Bandwidth(egress_rate=FAST, egress_burst=BURST)
     for limits in (only_in, only_in, only_out, only_out):
         pair.shaper.shape("veth0", limits)
-        assert pair.shaper.observe("veth0") == (limits.ingress, limits.egress)
+        assert pair.shaper.observe("veth0") == buckets(limits)
 
     pair.shaper.unshape("veth0")
     pair.shaper.unshape("veth0")
@@ -116,7 +117,7 @@ def test_rates_above_32_bits_of_bytes_are_kept(pair: Pair) -> None:
     limits = Bandwidth(ingress_rate=80_000_000_000, ingress_burst=8_000_000)
     pair.shaper.shape("veth0", limits)
 
-    assert pair.shaper.observe("veth0") == (limits.ingress, None)
+    assert pair.shaper.observe("veth0") == buckets(limits)
 
 
 def test_an_ifb_deleted_behind_our_back_is_seen_and_mended(pair: Pair) -> None:
@@ -127,7 +128,7 @@ def test_an_ifb_deleted_behind_our_back_is_seen_and_mended(pair: Pair) -> None:
     pair.shaper.shape("veth0", limits)
 
     assert broken == (None, None)
-    assert pair.shaper.observe("veth0") == (None, limits.egress)
+    assert pair.shaper.observe("veth0") == buckets(limits)
     assert pair.pod.pings("10.65.0.1")
 
 

@@ -5,7 +5,6 @@ from ipaddress import ip_address
 import pytest
 
 from cni.capabilities import (
-    Bandwidth,
     PortMapping,
     Protocol,
     parse_aliases,
@@ -17,6 +16,7 @@ from cni.capabilities import (
 from cni.document import Section
 from cni.errors import CNIError
 from cni.result import DNS
+from dataplane.model import Bandwidth
 
 
 def mappings(*entries: dict[str, object]) -> tuple[PortMapping, ...]:
