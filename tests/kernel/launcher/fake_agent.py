@@ -28,10 +28,17 @@ class Call:
     acknowledged: bool
 
 
+DESCRIPTOR_SIZE = array.array("i").itemsize
+
+
 def receive(connection: socket.socket, length: int) -> bytes:
+    """Read exactly *length* bytes, with which no descriptor may come."""
     data = b""
     while len(data) < length:
-        got = connection.recv(length - len(data))
+        got, control, _, _ = connection.recvmsg(
+            length - len(data), socket.CMSG_SPACE(DESCRIPTOR_SIZE)
+        )
+        assert not control
         if not got:
             raise ConnectionError(f"{len(data)} bytes of {length}")
         data += got
@@ -40,8 +47,7 @@ def receive(connection: socket.socket, length: int) -> bytes:
 
 def receive_request(connection: socket.socket) -> tuple[Request, tuple[int, int] | None]:
     """Read one whole frame; the descriptor is looked at and closed."""
-    size = array.array("i").itemsize
-    data, control, _, _ = connection.recvmsg(HEADER_SIZE, socket.CMSG_SPACE(size))
+    data, control, _, _ = connection.recvmsg(HEADER_SIZE, socket.CMSG_SPACE(DESCRIPTOR_SIZE))
     data += receive(connection, HEADER_SIZE - len(data))
     netns = None
     for _, _, payload in control:
@@ -86,7 +92,7 @@ def saying(raw: bytes, *, read: int | None = None) -> Behaviour:
         if read is None:
             receive_request(connection)
         else:
-            receive(connection, read)
+            connection.recv(read, socket.MSG_WAITALL)
         connection.sendall(raw)
 
     return behave

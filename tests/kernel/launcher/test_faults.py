@@ -1,6 +1,7 @@
 """System calls that fail, are interrupted, or are the last that the launcher makes."""
 
 import os
+import select
 import subprocess
 
 import pytest
@@ -90,6 +91,30 @@ def test_an_interrupted_system_call_is_made_again(launcher: Launcher, call: str)
 
         assert (done.status, done.stdout) == (0, b"{}")
         assert agent.call().acknowledged
+
+
+def test_a_reader_that_dies_before_it_reads_has_not_got_the_answer(launcher: Launcher) -> None:
+    read, write = os.pipe()
+    held = "inject=write:delay_exit=500000:when=1"
+    with (
+        FakeAgent(launcher.socket, answering(Response(0, b"{}"))) as agent,
+        subprocess.Popen(
+            ["strace", "-qq", "-o", "/dev/null", "-e", held, launcher.binary],
+            env={**launcher.environment("ADD"), "ASAN_OPTIONS": "detect_leaks=0"},
+            stdin=subprocess.PIPE,
+            stdout=write,
+        ) as process,
+    ):
+        os.close(write)
+        assert process.stdin is not None
+        process.stdin.write(CONFIG)
+        process.stdin.close()
+        select.select([read], [], [], TIMEOUT_S)  # all is written, nothing is read
+        os.close(read)
+        call = agent.call()
+
+    assert process.returncode == 1
+    assert not call.acknowledged
 
 
 def test_an_interrupted_write_of_a_deletion_is_made_again(launcher: Launcher) -> None:

@@ -63,11 +63,12 @@ def test_a_closed_stdin_is_an_error(launcher: Launcher) -> None:
     assert Done(done.returncode, done.stdout, done.stderr).error["code"] == 5
 
 
-def test_a_closed_stdout_is_not_taken_for_the_socket(launcher: Launcher) -> None:
+@pytest.mark.parametrize("command", ["ADD", "GC"])
+def test_a_closed_stdout_is_not_taken_for_the_socket(launcher: Launcher, command: str) -> None:
     with FakeAgent(launcher.socket, answering(Response(0, b"{}"))) as agent:
         done = subprocess.run(
             closing(launcher, ">&- 2>&-"),
-            env=launcher.environment("ADD"),
+            env=launcher.environment(command),
             input=CONFIG,
             timeout=TIMEOUT_S,
             check=False,
