@@ -42,10 +42,13 @@ class Desired:
     def put(
         self, who: Attachment, each: Published | None
     ) -> tuple[frozenset[Element], frozenset[Element]]:
-        """Make *each* (None: nothing) what *who* wants; returns elements (stale, missing)."""
+        """Make *each* (None: nothing) what *who* wants; returns elements (stale, missing).
+
+        Raises ValueError, and has changed nothing then.
+        """
+        come = claims(each) if each else ()
         former = self._published.pop(who, None)
         gone = claims(former) if former else ()
-        come = claims(each) if each else ()
         slots = {claim.slot for claim in (*gone, *come)}
         before = {member for slot in slots for member in self._won(slot)} | self._local
         for claim in gone:

@@ -50,10 +50,14 @@ class Programmed(StrEnum):
 
 @dataclass(slots=True)
 class _Change:
+    """One caller's wish; *failure* stays as it is if whoever committed did not come through."""
+
     who: Attachment
     published: Published | None
     settled: bool = False
-    failure: DataplaneError | None = None
+    failure: DataplaneError | ValueError | None = field(
+        default_factory=lambda: DataplaneError("the nft transaction was not finished")
+    )
 
 
 @dataclass(slots=True)
@@ -82,8 +86,11 @@ class Publisher:
         self._leader = threading.Lock()
 
     def publish(self, published: Published) -> None:
-        """Make *published* all that its attachment has; raises DataplaneError, then it has what
-        it had before."""
+        """Make *published* all that its attachment has.
+
+        Raises DataplaneError, and ValueError for what no element can be made of (a name or a
+        port out of bounds); then the attachment has what it had before.
+        """
         self._submit(_Change(published.who, published))
 
     def withdraw(self, who: Attachment) -> None:
@@ -101,8 +108,7 @@ class Publisher:
         """
         with self._leader:
             self._desired = Desired(published)
-            for side in self._sides.values():
-                side.programmed = Programmed.UNKNOWN
+            self._doubt()
             return self._program(frozenset(), frozenset())
 
     def missing(self, published: Published) -> list[str]:
@@ -141,44 +147,43 @@ class Publisher:
             raise change.failure
 
     def _settle(self, batch: Sequence[_Change]) -> None:
-        """Commit *batch* at once; if the kernel refuses it, one by one to find the culprit."""
+        """Commit *batch* at once; if that is refused, one by one to find the culprit."""
+        failure: DataplaneError | ValueError | None = None
         try:
             self._commit(batch)
-        except NftUnavailable as exc:
-            self._fail(batch, exc)
-        except DataplaneError as exc:
-            if len(batch) == 1:
-                self._fail(batch, exc)
-            else:
+        except (DataplaneError, ValueError) as exc:
+            if len(batch) > 1 and not isinstance(exc, NftUnavailable):
                 for change in batch:
                     self._settle([change])
+                return
+            failure = exc
         finally:
             for change in batch:
                 change.settled = True
-
-    @staticmethod
-    def _fail(batch: Sequence[_Change], failure: DataplaneError) -> None:
         for change in batch:
             change.failure = failure
 
     def _commit(self, batch: Sequence[_Change]) -> None:
         former = {change.who: self._desired.find(change.who) for change in batch}
         net: Counter[Element] = Counter()
-        for change in batch:
-            stale, missing = self._desired.put(change.who, change.published)
-            net.subtract(stale)
-            net.update(missing)
-        gone = frozenset(each for each, count in net.items() if count < 0)
-        come = frozenset(each for each, count in net.items() if count > 0)
         try:
+            for change in batch:
+                stale, missing = self._desired.put(change.who, change.published)
+                net.subtract(stale)
+                net.update(missing)
+            gone = frozenset(each for each, count in net.items() if count < 0)
+            come = frozenset(each for each, count in net.items() if count > 0)
             self._program(gone, come)
-        except DataplaneError:
+        except (DataplaneError, ValueError):
             for change in batch:
                 if change.published:
                     self._desired.put(change.who, former[change.who])
-            for side in self._sides.values():
-                side.programmed = Programmed.UNKNOWN
+            self._doubt()
             raise
+
+    def _doubt(self) -> None:
+        for side in self._sides.values():
+            side.programmed = Programmed.UNKNOWN
 
     def _program(self, stale: frozenset[Element], missing: frozenset[Element]) -> int:
         changed: set[Element] = set()

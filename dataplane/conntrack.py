@@ -13,6 +13,7 @@ kernel: 1.4 ms.  Two cases are listed, compared here and deleted one by one all 
 import errno
 import socket
 import struct
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -92,9 +93,10 @@ class Match:
 
 
 class Conntrack:
-    """The flows of the network namespace of the thread that opened this; one thread at a time."""
+    """The flows of the network namespace of the thread that opened this.  Thread-safe."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._netlink = Netlink(NETLINK_NETFILTER)
         self._route = Netlink()
 
@@ -115,7 +117,8 @@ class Conntrack:
         host or a Service, as source of the reply.  Raises NetlinkError, DumpInterrupted.
         """
         ways = (_ORIGINAL, _REPLY)
-        self._forget(address.version, [Match(direction=way, source=address) for way in ways])
+        with self._lock:
+            self._forget(address.version, [Match(direction=way, source=address) for way in ways])
 
     def flush_port(self, protocol: Protocol, port: int, host_ip: IPAddress | None = None) -> None:
         """Forget the flows to a *port* of this host, on *host_ip* alone if given.
@@ -123,17 +126,18 @@ class Conntrack:
         Flows to the same port of other machines stay: a host port 53 must not cut off every
         pod's name server.  Raises NetlinkError, DumpInterrupted.
         """
-        addresses = {host_ip} if host_ip else self._own_addresses()
-        for version in (4, 6):
-            matches = [
-                Match(direction=_ORIGINAL, destination=each, protocol=protocol.number, port=port)
-                for each in addresses
-                if each.version == version
-            ]
-            self._forget(version, matches)
+        with self._lock:
+            addresses = {host_ip} if host_ip else self._own_addresses()
+            for version in (4, 6):
+                matches = [
+                    Match(direction=_ORIGINAL, destination=to, protocol=protocol.number, port=port)
+                    for to in addresses
+                    if to.version == version
+                ]
+                self._forget(version, matches)
 
     def entries(self, version: int, match: Match | None = None) -> list[Entry]:
-        """Flows of IPv4 or IPv6; *match* narrows them, where the kernel can.
+        """Flows of IPv4 or IPv6 (not locked); *match* narrows them, where the kernel can.
 
         Raises NetlinkError, DumpInterrupted.
         """

@@ -28,7 +28,7 @@ from dataplane.nft.objects import Element, Family, NamedSet
 NETLINK_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
-_NEW_ELEMENT, _GET_ELEMENT, _DELETE_ELEMENT, _GET_RULE = (
+NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE = (
     _NFTABLES << 8 | number for number in (12, 13, 14, 7)
 )
 _ERROR = 2
@@ -64,10 +64,10 @@ class Elements:
         Raises NetlinkError, `absent` when table, set or an element to be deleted is not
         there; after several transactions the earlier ones stand.
         """
-        changes = [(_DELETE_ELEMENT, each) for each in delete]
-        changes += [(_NEW_ELEMENT, each) for each in add]
+        changes = [(DELETE_ELEMENT, each) for each in delete]
+        changes += [(NEW_ELEMENT, each) for each in add]
         for start in range(0, len(changes), _PER_TRANSACTION):
-            self._transact(list(_messages(changes[start : start + _PER_TRANSACTION])))
+            self._transact(list(messages(changes[start : start + _PER_TRANSACTION])))
 
     def observe(self, of: NamedSet) -> set[Element]:
         """All elements of one set; raises NetlinkError, `absent` without the set."""
@@ -75,7 +75,7 @@ class Elements:
         found = set()
         for _, payload in self._netlink.dump(message(_GET_ELEMENT, DUMP, body)):
             for _, member in each_attribute(attributes(payload, 4).get(_ELEMENTS, b"")):
-                found.add(_decode(of, attributes(member)))
+                found.add(decode(of, attributes(member)))
         return found
 
     def exists(self, family: Family, table: str, name: str) -> bool:
@@ -92,11 +92,7 @@ class Elements:
     def rules(self, family: Family, table: str) -> int:
         """How many rules a table has; 0 for a table that is not there."""
         body = _header(family) + text(_TABLE, table)
-        return sum(
-            # Kernels before 5.? list rules of other tables when the named one is absent.
-            attributes(payload, 4).get(1, b"") == table.encode() + b"\0"
-            for kind, payload in self._netlink.dump(message(_GET_RULE, DUMP, body))
-        )
+        return len(self._netlink.dump(message(_GET_RULE, DUMP, body)))
 
     def _transact(self, members: Sequence[bytes]) -> None:
         # Failures are always answered, so only the last member asks for an acknowledgement;
@@ -122,7 +118,8 @@ class Elements:
             raise failure
 
 
-def _messages(changes: Sequence[tuple[int, Element]]) -> Iterator[bytes]:
+def messages(changes: Sequence[tuple[int, Element]]) -> Iterator[bytes]:
+    """Changes as (DELETE_ELEMENT or NEW_ELEMENT, element), each run of one set in a message."""
     runs = [
         (kind, of, [each for _, each in run])
         for (kind, of), run in groupby(changes, key=lambda change: (change[0], change[1].of))
@@ -133,8 +130,8 @@ def _messages(changes: Sequence[tuple[int, Element]]) -> Iterator[bytes]:
         for start in range(0, len(members), _PER_MESSAGE)
     ]
     for number, (kind, of, members) in enumerate(parts, 1):
-        flags = (CREATE if kind == _NEW_ELEMENT else 0) | (ACK if number == len(parts) else 0)
-        encode = _encode if kind == _NEW_ELEMENT else _encode_key
+        flags = (CREATE if kind == NEW_ELEMENT else 0) | (ACK if number == len(parts) else 0)
+        encode = _encode if kind == NEW_ELEMENT else _encode_key
         body = text(_TABLE, of.table) + text(_SET, of.name)
         body += nested(_ELEMENTS, *(nested(_LIST_MEMBER, *encode(each)) for each in members))
         yield message(kind, flags, _header(of.family) + body)
@@ -161,7 +158,9 @@ def _encode(each: Element) -> list[bytes]:
     return parts
 
 
-def _decode(of: NamedSet, found: dict[int, bytes]) -> Element:
+def decode(of: NamedSet, found: dict[int, bytes]) -> Element:
+    """The element of *of* with these attributes."""
+
     def value(kind: int) -> bytes:
         return attributes(found[kind]).get(_VALUE, b"") if kind in found else b""
 

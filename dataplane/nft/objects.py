@@ -126,7 +126,10 @@ class Element:
 def element(
     of: NamedSet, key: Iterable[Field], data: Iterable[Field] = (), *, comment: str = ""
 ) -> Element:
-    """The element of *of* with these fields; a comment that nft could not print is mended."""
+    """The element of *of* with these fields; a comment that nft could not print is mended.
+
+    Raises ValueError for a field that does not fit.
+    """
     first, last = [], []
     for kind, field in zip(of.key, key, strict=True):
         lower, upper = _bounds(kind, field)
@@ -186,23 +189,29 @@ class Skeleton:
 
 
 def _bounds(kind: Kind, field: Field) -> tuple[bytes, bytes]:
-    match field:
-        case IPv4Network() | IPv6Network():
-            return field.network_address.packed, field.broadcast_address.packed
-        case IPv4Address() | IPv6Address():
-            raw = field.packed
-        case Protocol():
-            raw = bytes([field.number])
-        case int():
-            raw = field.to_bytes(2, "big")
-        case str() if kind is Kind.MAC:
-            raw = bytes.fromhex(field.replace(":", ""))
-        case str():
-            raw = field.encode()
+    if isinstance(field, IPv4Network | IPv6Network):
+        return field.network_address.packed, field.broadcast_address.packed
+    raw = _encode(kind, field)
     if len(raw) > kind.size:
         raise ValueError(f"{field!r} does not fit {kind}")
     raw = raw.ljust(kind.size, b"\0")
     return raw, raw
+
+
+def _encode(kind: Kind, field: IPAddress | Protocol | int | str) -> bytes:
+    match field:
+        case IPv4Address() | IPv6Address():
+            return field.packed
+        case Protocol():
+            return bytes([field.number])
+        case int() if not 0 <= field < 1 << 16:
+            raise ValueError(f"{field} is no port: 0 to 65535")
+        case int():
+            return field.to_bytes(2, "big")
+        case str() if kind is Kind.MAC:
+            return bytes.fromhex(field.replace(":", ""))
+        case str():
+            return field.encode()
 
 
 def _printable(comment: str) -> str:

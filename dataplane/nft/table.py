@@ -3,39 +3,65 @@
 import threading
 from collections.abc import Collection
 from itertools import chain
+from typing import Protocol
 
-from dataplane.nft.elements import Elements
-from dataplane.nft.objects import Element, Skeleton
-from dataplane.nft.runner import NftRunner
+from dataplane.errors import NetlinkError, NftError
+from dataplane.nft.objects import Element, Family, NamedSet, Skeleton
+
+
+class Runner(Protocol):
+    """Applies nft scripts."""
+
+    def load(self, script: str, *, check: bool = False) -> None: ...
+
+
+class Elements(Protocol):
+    """Reads and changes elements."""
+
+    def exists(self, family: Family, table: str, name: str) -> bool: ...
+    def rules(self, family: Family, table: str) -> int: ...
+    def observe(self, of: NamedSet) -> set[Element]: ...
+    def apply(self, *, delete: Collection[Element], add: Collection[Element]) -> None: ...
 
 
 class NftTable:
-    """The kernel's side of a skeleton, in the network namespace of the thread that made it.
+    """The kernel's side of a skeleton, in the network namespace that *elements* speaks to.
 
-    Thread-safe.  `replace` runs nft and has to be called in that namespace.
+    Thread-safe.  `replace`, `remove` and `probe` run nft and have to be called by a thread in
+    that namespace.
     """
 
-    def __init__(self, skeleton: Skeleton, runner: NftRunner, elements: Elements) -> None:
+    def __init__(self, skeleton: Skeleton, runner: Runner, elements: Elements) -> None:
         self._skeleton = skeleton
         self._runner = runner
         self._elements = elements
         self._lock = threading.Lock()
 
     def observe(self) -> frozenset[Element] | None:
-        """All its elements; None when it is absent, of another layout, or lost rules."""
+        """All its elements; None when it is absent, of another layout, or lost rules.
+
+        Raises NetlinkError, DumpInterrupted.
+        """
         family, name = self._skeleton.family, self._skeleton.name
         with self._lock:
             if not self._elements.exists(family, name, self._skeleton.layout):
                 return None
             if self._elements.rules(family, name) != self._skeleton.rules:
                 return None
-            found = map(self._elements.observe, self._skeleton.sets)
+            try:
+                found = [self._elements.observe(each) for each in self._skeleton.sets]
+            except NetlinkError as exc:
+                if exc.absent:
+                    return None
+                raise
             return frozenset(chain.from_iterable(found))
 
     def replace(self, elements: Collection[Element]) -> None:
-        """Put the table with exactly *elements* in place of what is there, in one transaction."""
-        with self._lock:
-            self._runner.load(self._skeleton.script(elements))
+        """Put the table with exactly *elements* in place of what is there, in one transaction.
+
+        Raises NftUnavailable, NftError.
+        """
+        self._load(self._skeleton.script(elements))
 
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
         """Change elements in one transaction; NetlinkError `absent` when the table is not there."""
@@ -43,7 +69,32 @@ class NftTable:
             self._elements.apply(delete=delete, add=add)
 
     def remove(self) -> None:
-        """Delete the table, present or not."""
-        head = f"table {self._skeleton.family.name.lower()} {self._skeleton.name}"
+        """Delete the table, of whatever layout; where there is none, nft is not needed.
+
+        Raises NetlinkError, NftUnavailable, NftError.
+        """
+        family, name = self._skeleton.family, self._skeleton.name
         with self._lock:
-            self._runner.load(f"add {head}\ndelete {head}\n")
+            there = self._elements.rules(family, name) or self._elements.exists(
+                family, name, self._skeleton.layout
+            )
+        if there:
+            self._load(f"add table {self._head}\ndelete table {self._head}\n")
+
+    def probe(self) -> None:
+        """Ask whether this kernel and this nft would take the table, changing nothing.
+
+        Raises NftUnavailable, NftError.
+        """
+        self._load(self._skeleton.script(), check=True)
+
+    @property
+    def _head(self) -> str:
+        return f"{self._skeleton.family.name.lower()} {self._skeleton.name}"
+
+    def _load(self, script: str, *, check: bool = False) -> None:
+        with self._lock:
+            try:
+                self._runner.load(script, check=check)
+            except NftError as exc:
+                raise NftError(f"table {self._head}: {exc}", exc.script) from exc
