@@ -20,6 +20,7 @@ from cni.spec import Spec
 from dataplane import rtnl
 from dataplane.errors import DataplaneError, InvalidNamespace
 from dataplane.links import Links
+from dataplane.model import Bandwidth
 from ipam.allocator import Allocator
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
@@ -89,6 +90,7 @@ class Reconciler:
             self._remove_unfinished(view, report)
             self.replay()
             self._program(report)
+            self._sweep_limits(report)
             return report
 
     def round(self) -> Report:
@@ -101,6 +103,7 @@ class Reconciler:
             self._remove_orphans(view, report)
             self._repair(view, report)
             self._program(report)
+            self._sweep_limits(report)
             return report
 
     def replay(self) -> int:
@@ -165,6 +168,25 @@ class Reconciler:
         except DataplaneError as exc:
             log.warning("nftables not in line, will retry", extra={"error": str(exc)})
             report.failed += 1
+
+    def _sweep_limits(self, report: Report) -> None:
+        """Put limits back where somebody took them, and take away those of pairs that are gone."""
+        try:
+            report.removed += len(self.node.host.sweep_limits(self._limited))
+            for name, limits in self._limited().items():
+                if self.links.find(name) and not self.node.host.shaped(name, limits):
+                    self.node.host.shape(name, limits)
+                    report.repaired += 1
+        except DataplaneError as exc:
+            log.warning("rate limits not in line, will retry", extra={"error": str(exc)})
+            report.failed += 1
+
+    def _limited(self) -> dict[str, Bandwidth]:
+        return {
+            attachment.host_name(record.who): limits
+            for record in self.leases.records()
+            if record.state is State.HELD and (limits := spec.decode(record.spec).bandwidth)
+        }
 
     def _published(self) -> list[Published]:
         found = []

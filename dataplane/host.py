@@ -2,7 +2,7 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from dataplane import rtnl
@@ -77,6 +77,11 @@ class Host:
     def unshape(self, host_name: str) -> None:
         """Take the limits away, and what was made for them; absent is fine."""
         Shaper(self._connect()).unshape(host_name)
+
+    def sweep_limits(self, alive: Callable[[], Collection[str]]) -> list[str]:
+        """Take away what was made for the limits of host sides other than *alive*,
+        which is asked after what there is was listed."""
+        return Shaper(self._connect()).sweep(alive)
 
     def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool:
         """Whether the limits in force are those of *bandwidth*."""

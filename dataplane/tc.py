@@ -93,17 +93,18 @@ class Shaper:
             return ingress, None
         return ingress, found.get((ifb.index, ROOT))
 
-    def sweep(self, alive: Collection[str]) -> list[str]:
+    def sweep(self, alive: Callable[[], Collection[str]]) -> list[str]:
         """Delete our ifbs but for those of the veths *alive*; returns their names.
 
+        *alive* is asked after the ifbs were listed: one made since then is not looked at.
         Raises NetlinkError, DumpInterrupted.
         """
-        kept = {ifb_name(name) for name in alive}
         links = [rtnl.parse_link(payload) for _, payload in self._netlink.dump(rtnl.get_link())]
         ours = {link.name for link in links if (link.kind, link.group) == ("ifb", LIMIT_GROUP)}
-        for name in sorted(ours - kept):
+        stale = sorted(ours - {ifb_name(name) for name in alive()}) if ours else []
+        for name in stale:
             self._delete_link(name)
-        return sorted(ours - kept)
+        return stale
 
     def _limit_egress(self, veth: rtnl.Link, limit: Bucket) -> None:
         name = ifb_name(veth.name)

@@ -5,7 +5,7 @@ failure matrix of a verb is this list of steps.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -229,6 +229,13 @@ class FakeKernel:
     def unshape(self, host_name: str) -> None:
         with self._step("unshape"):
             self.limits.pop(host_name, None)
+
+    def sweep_limits(self, alive: Callable[[], Collection[str]]) -> list[str]:
+        with self._step("sweep_limits"):
+            stale = sorted(self.limits.keys() - set(alive()))
+            for name in stale:
+                del self.limits[name]
+        return stale
 
     def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool:
         return self.limits.get(host_name) == bandwidth
