@@ -104,7 +104,7 @@ class Sysctls:
             return False
         if former is None:
             raise SysctlRefused(f"cannot set {name} to {value}: there is no such setting here")
-        if self._ledger:
+        if self._ledger is not None:
             self._ledger.record(name, former)
         self._write(name, value, former)
         return True
@@ -149,8 +149,7 @@ class Sysctls:
 
     def _write(self, name: str, value: str, former: str) -> None:
         try:
-            # Not opened for truncation: /proc takes one write, and a test's file the same.
-            fd = os.open(self._root / name, os.O_WRONLY | os.O_CLOEXEC)
+            fd = self._open(name)
             try:
                 os.write(fd, f"{value}\n".encode())
             finally:
@@ -158,7 +157,11 @@ class Sysctls:
         except OSError as exc:
             hint = ""
             if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-                hint = f"; set it on the host: sysctl -w {name.replace('.', '/')}={value}"
+                # sysctl(8) takes slashes too, and needs them where a name has dots.
+                hint = f"; set it on the host: sysctl -w {name}={value}"
             raise SysctlRefused(
                 f"cannot set {name} to {value} (it is {former}): {exc.strerror}{hint}"
             ) from exc
+
+    def _open(self, name: str) -> int:
+        return os.open(self._root / name, os.O_WRONLY | os.O_CLOEXEC)
