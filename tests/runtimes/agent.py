@@ -59,6 +59,11 @@ class Agent:
         found: list[str] = self.ask("ipam", "check")["problems"]
         return found
 
+    def wait_until_served(self, verb: str) -> None:
+        """Wait until the log says that one call of *verb* is over."""
+        said = f'"msg": "request", "verb": "{verb}"'
+        self.service.wait_until(lambda: said in self.service.log.read_text())
+
     def wait_until_empty(self) -> None:
         """Wait until nothing is attached and no address is held or reserved."""
         self.service.wait_until(lambda: self.attachments() == [])

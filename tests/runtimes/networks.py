@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+WITHOUT_CHECK = ("0.1.0", "0.2.0", "0.3.0", "0.3.1")
+WITH_CHECK = ("0.4.0", "1.0.0", "1.1.0")
 
 IPV4 = {"subnet": "10.66.0.0/24"}
 IPV6 = {"subnet": "fd66::/64"}
-CAPABILITIES = dict.fromkeys(("portMappings", "bandwidth", "ipRanges", "ips", "mac", "dns"), True)
+CAPABILITIES = dict.fromkeys(
+    ("portMappings", "bandwidth", "ipRanges", "ips", "mac", "dns", "aliases"), True
+)
 
 WriteNetwork = Callable[[dict[str, Any]], None]
 

@@ -8,7 +8,15 @@ import pytest
 from tests.runtimes.agent import Agent
 from tests.runtimes.cnitool import Cnitool
 from tests.runtimes.host import HOST, OUTSIDE, Host
-from tests.runtimes.networks import IPV4, IPV6, VERSIONS, WriteNetwork, conflist, isthmus
+from tests.runtimes.networks import (
+    IPV4,
+    IPV6,
+    WITH_CHECK,
+    WITHOUT_CHECK,
+    WriteNetwork,
+    conflist,
+    isthmus,
+)
 
 pytestmark = pytest.mark.runtime
 
@@ -60,7 +68,7 @@ def links(host: Host) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["bridge", "routed"])
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", WITHOUT_CHECK + WITH_CHECK)
 def test_every_version_attaches_and_detaches(
     host: Host, agent: Agent, cnitool: Cnitool, write_network: WriteNetwork, version: str, mode: str
 ) -> None:
@@ -69,6 +77,7 @@ def test_every_version_attaches_and_detaches(
 
     result = cnitool.add("shop", "pod")
     reached = reaches(host, "pod", HOST, OUTSIDE, "2001:db8::1", "2001:db8::2")
+    checked = cnitool("check", "shop", "pod")
     held = [attachment["addresses"] for attachment in agent.attachments()]
     cnitool.succeed("del", "shop", "pod")
     cnitool.succeed("del", "shop", "pod")
@@ -76,13 +85,14 @@ def test_every_version_attaches_and_detaches(
     assert result["cniVersion"] == version
     assert addresses_of(result) == GIVEN[mode]
     assert reached
+    assert (checked.returncode == 0) is (version in WITH_CHECK), checked.stderr
     assert [len(addresses) for addresses in held] == [2]
     assert agent.attachments() == []
     assert agent.problems() == []
     assert set(links(host)) <= {"cni0", "lo", "uplink"}
 
 
-@pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
+@pytest.mark.parametrize("version", WITH_CHECK)
 def test_check_tells_a_sound_attachment_from_a_damaged_one(
     host: Host, agent: Agent, cnitool: Cnitool, write_network: WriteNetwork, version: str
 ) -> None:
@@ -143,7 +153,22 @@ def test_one_container_has_interfaces_on_two_networks(
     assert [attachment["ifname"] for attachment in agent.attachments()] == ["eth0"]
 
 
-def test_address_and_mac_are_those_asked_for(
+def test_address_and_mac_are_those_of_the_arguments(
+    host: Host, agent: Agent, cnitool: Cnitool, write_network: WriteNetwork
+) -> None:
+    write_network(conflist(isthmus()))
+    pod(host)
+
+    result = cnitool.add("shop", "pod", {"CNI_ARGS": "IP=10.66.0.60;MAC=02:00:00:00:00:60"})
+    taken = cnitool("add", "shop", pod(host, "other"), {"CNI_ARGS": "IP=10.66.0.60"})
+
+    assert addresses_of(result) == ["10.66.0.60/24", "fd66::2/64"]
+    assert result["interfaces"][-1]["mac"] == "02:00:00:00:00:60"
+    assert taken.returncode != 0
+    assert "10.66.0.60" in taken.stderr
+
+
+def test_address_and_mac_are_those_of_the_capabilities(
     host: Host, agent: Agent, cnitool: Cnitool, write_network: WriteNetwork
 ) -> None:
     write_network(conflist(isthmus()))
