@@ -117,7 +117,7 @@ class Allocator:
                 holder = self._ledger.holder(address.ip)
                 if holder not in (None, record.who):
                     raise AddressUnavailable(address.ip, self._held_by(holder))
-            return self._put(self._slots.setdefault(record.who, Slot()), record)
+            return self._put(self._slots.get(record.who) or Slot(), record)
 
     def abandon(self, who: Attachment) -> Future[None]:
         """Turn what *who* has into a reservation for its next ADD; idempotent."""
@@ -151,7 +151,6 @@ class Allocator:
             if slot.current is not None or slot.leases:
                 known = slot.current.addresses if slot.current is not None else ()
                 return _done(None if known == record.addresses else record.who)
-            self._slots[record.who] = slot
             stored = self._put(slot, record)
         adopted: Future[Attachment | None] = Future()
         stored.add_done_callback(lambda done: _pass_on(done, adopted))
@@ -291,8 +290,8 @@ class Allocator:
             future = self._writer.submit(changes, settle)
         except StoreUnavailable as exc:
             slot.current, slot.unsettled = before, slot.unsettled - 1
-            self._settle(who, slot, now_ns)
             return _failed(exc)
+        self._slots[who] = slot
         self._settle(who, slot, now_ns)
         return future
 

@@ -82,7 +82,6 @@ class Ledger:
         family, value = self._families[address.version], int(address)
         family.held.pop(value, None)
         family.idle[value] = since_ns
-        family.idle.move_to_end(value)
         for pool in family.pools.values():
             if value in pool:
                 pool.free(value, since_ns)

@@ -91,9 +91,8 @@ class Pool:
         self._idle.pop(value, None)
 
     def free(self, value: int, since_ns: int) -> None:
-        """Note that *value* is idle since *since_ns*, which is not before the last one's."""
+        """Note that *value*, held until now, is idle since *since_ns*; calls come in that order."""
         self._idle[value] = since_ns
-        self._idle.move_to_end(value)
 
     def forget(self, value: int) -> None:
         """Count the idle *value* as never used."""

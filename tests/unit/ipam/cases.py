@@ -62,10 +62,12 @@ class FragileStore(MemoryStore):
         self.go = Event()
         self.go.set()
         self.started = Event()
+        self.attempts = 0
         self.batches: list[int] = []
 
     def commit(self, changes: Iterable[Change]) -> None:
         changes = list(changes)
+        self.attempts += 1
         self.started.set()
         assert self.go.wait(WAIT_S)
         if self.full:

@@ -66,6 +66,15 @@ class StoreContract:
 
         assert contents(store) == ({heir}, set())
 
+    def test_addresses_of_a_deleted_record_are_anybodys(self, store: Store) -> None:
+        heir = record(who(3), "10.0.0.2/24", "fd00::2/64")
+
+        store.commit([Put(ONE), Put(TWO)])
+        store.commit([Delete(ONE.who)])
+        store.commit([Put(heir)])
+
+        assert contents(store) == ({TWO, heir}, set())
+
     def test_history_keeps_the_last_release_of_an_address(self, store: Store) -> None:
         store.commit([Remember((GONE, replace(GONE, address=ip_address("fd00::9"))))])
         store.commit([Remember((replace(GONE, released_ns=8),))])

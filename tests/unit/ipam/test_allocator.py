@@ -220,6 +220,21 @@ def test_cool_down_survives_a_restart_but_not_a_reboot(
     assert [(one.idle, one.cooling) for one in after_reboot.usage()] == [(2, 0)]
 
 
+def test_order_of_reuse_survives_a_restart(start: Start, store: FragileStore, clock: Clock) -> None:
+    leases = start(store)
+    for number in range(5):
+        add(leases, who(number))
+    for number in (4, 0, 2, 1, 3):
+        leases.release(who(number)).result(WAIT_S)
+        clock.advance(1)
+    clock.advance(40)
+
+    again = start(store)
+    orders = [[reserve(one, who(9 + n))[0] for n in range(5)] for one in (leases, again)]
+
+    assert orders[0] == orders[1] == [f"10.0.0.{last}" for last in (6, 2, 4, 3, 5)]
+
+
 def test_exhaustion_names_the_range_and_is_counted(leases: Allocator) -> None:
     for number in range(5):
         add(leases, who(number))
@@ -397,6 +412,38 @@ def test_hold_and_abandon_in_one_breath_end_as_a_reservation(
     found = leases.find(who(1))
     assert found is not None
     assert found.state is State.RESERVED
+    assert leases.check() == []
+
+
+def test_next_adds_choice_outlives_the_hold_of_the_one_before(
+    leases: Allocator, store: FragileStore
+) -> None:
+    reserve(leases, who(1))
+    store.go.clear()
+    leases.hold(record(who(1), "10.0.0.2/29"))
+    abandoned = leases.abandon(who(1))
+    again = reserve(leases, who(1), wanted("10.7.0.0/29"))
+    store.go.set()
+    abandoned.result(WAIT_S)
+
+    assert again == ["10.7.0.2"]
+    with pytest.raises(AddressUnavailable, match="reserved for web/container-1/eth0"):
+        leases.reserve(who(2), ask("10.7.0.2", want=wanted("10.7.0.0/29")))
+
+
+def test_reservation_whose_end_is_not_durable_yet_is_not_ended_twice(
+    leases: Allocator, store: FragileStore, clock: Clock
+) -> None:
+    add(leases, who(1))
+    leases.abandon(who(1)).result(WAIT_S)
+    clock.advance(30)
+    store.go.clear()
+
+    assert leases.expire() == (who(1),)
+    assert leases.expire() == ()
+
+    store.go.set()
+
     assert leases.check() == []
 
 

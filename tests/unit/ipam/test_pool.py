@@ -3,6 +3,8 @@
 from ipaddress import ip_address, ip_network
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ipam.errors import NoFreeAddress
 from ipam.pool import Choice, Pool
@@ -155,6 +157,46 @@ def test_history_stays_short_in_an_endless_range() -> None:
         node.take_back(address, turn * COOLDOWN)
 
     assert node.pool.idle == 8
+
+
+def expected(fresh: list[str], idle: list[tuple[str, int]], now_ns: int, history: int) -> str:
+    """The rules of the module, over plain lists."""
+    cooled = bool(idle) and now_ns - idle[0][1] >= COOLDOWN
+    if fresh and (len(idle) < history or not cooled):
+        return fresh.pop(0)
+    if not idle:
+        return "none"
+    address, _ = idle.pop(0)
+    return f"{address}*" if cooled else f"{address}*!"
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["give", "give", "back"]), st.integers(0, 40), st.integers(0, 9)),
+    max_size=80,
+)
+
+
+@given(steps=STEPS, history=st.integers(0, 6))
+def test_every_choice_follows_the_rules(steps: list[tuple[str, int, int]], history: int) -> None:
+    node, now_ns = Node("10.0.0.0/28", history=history), 0
+    fresh = [f"10.0.0.{last}" for last in range(2, 15)]
+    idle: list[tuple[str, int]] = []
+    held: list[str] = []
+    for step, seconds, which in steps:
+        now_ns += seconds * SECOND
+        if step == "back" and held:
+            address = held.pop(which % len(held))
+            node.take_back(address, now_ns)
+            idle.append((address, now_ns))
+        elif step == "give":
+            want = expected(fresh, idle, now_ns, history)
+            try:
+                given_one = node.give(now_ns)
+            except NoFreeAddress:
+                given_one = "none"
+            assert given_one == want
+            if want != "none":
+                held.append(want.rstrip("*!"))
 
 
 class Counted(set[int]):

@@ -62,6 +62,7 @@ def test_file_is_for_its_owner_alone_and_recognisable(path: Path, store: SQLiteS
         )]  # fmt: skip
     db.close()
 
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     assert path.stat().st_mode & 0o777 == 0o600
     assert found == [0x69737468, len(MIGRATIONS), "wal"]
     assert {each.name for each in path.parent.iterdir()} == {

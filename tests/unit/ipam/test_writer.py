@@ -88,11 +88,15 @@ def test_dead_disk_fails_the_whole_batch_and_is_told_until_it_works(
     writer: Writer, store: FragileStore
 ) -> None:
     store.full = True
-    failed = writer.submit(put(1, "10.0.0.1/24"), ignore)
+    store.go.clear()
+    failed = [writer.submit(put(n, f"10.0.0.{n}/24"), ignore) for n in range(1, 5)]
+    store.go.set()
 
-    with pytest.raises(StoreUnavailable, match="disk full"):
-        failed.result(WAIT_S)
+    for future in failed:
+        with pytest.raises(StoreUnavailable, match="disk full"):
+            future.result(WAIT_S)
     assert writer.failure == "disk full"
+    assert store.attempts <= 2
 
     store.full = False
     writer.submit(put(2, "10.0.0.2/24"), ignore).result(WAIT_S)
