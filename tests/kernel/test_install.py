@@ -1,6 +1,8 @@
 """Installing over a plugin that runs, and taking back what was made in the kernel."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 
 from cli.group import isthmus
 from cli.leftovers import remove_leftovers
+from cli.places import TREE
 from cni.attachment import bridge
 from cni.spec import BridgeSpec, Spec
 from cni.tables import skeleton
@@ -110,3 +113,52 @@ def test_a_plugin_is_replaced_while_it_runs(tmp_path: Path) -> None:
 
     assert (first.exit_code, second.exit_code, still_runs) == (0, 0, True)
     assert subprocess.run([root / "opt/cni/bin/isthmus"], check=False).returncode == 0
+
+
+LIFE = """
+set -eu
+mount --make-rprivate /
+for place in /opt /var/lib /etc/cni /run; do mount -t tmpfs none $place; done
+mkdir /run/netns /etc/cni/net.d
+ip link set lo up
+ip netns add pod
+snapshot() { find /opt /var/lib /etc/cni /run/netns | sort; ip -o link; nft list ruleset;
+    cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding; }
+snapshot > /run/before
+isthmus() { "$PYTHON" -m cli "$@"; }
+isthmus install --no-program --config-dir /opt/etc
+"$PYTHON" -m cli agent --config /opt/etc/agent.toml 2> /run/log & agent=$!
+trap 'kill -9 $agent; cat /run/log' EXIT
+call() { "$PYTHON" -c "import json; d = json.load(open('/etc/cni/net.d/10-isthmus.conflist'))
+print(json.dumps(d['plugins'][0] | {'name': d['name'], 'cniVersion': '1.0.0'}))" |
+    CNI_COMMAND=$1 CNI_CONTAINERID=c1 CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 \\
+    CNI_PATH=/opt/cni/bin /opt/cni/bin/isthmus; }
+call ADD
+echo "== attached"; isthmus attachments
+echo "== refused"; isthmus uninstall --config-dir /opt/etc 2>&1 && exit 1
+trap - EXIT
+kill $agent; wait $agent || :
+isthmus uninstall --config-dir /opt/etc 2>&1 && exit 1
+echo "== forced"; isthmus uninstall --config-dir /opt/etc --force --purge
+echo "== difference"; rm -rf /run/isthmus; snapshot | diff /run/before - && echo none
+"""
+
+
+def test_a_host_is_left_as_it_was_found() -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "bash", "-c", LIFE],
+        cwd=TREE,
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(TREE)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    parts = done.stdout.split("== ")
+    said = {part.partition("\n")[0]: part.partition("\n")[2] for part in parts}
+    assert "10.66.0.2/16" in said["attached"], done.stdout + done.stderr
+    assert "end it, then uninstall again" in said["refused"]
+    assert "isthmus/c1/eth0" in said["refused"]
+    assert "changes of net/ipv4/ip_forward" in said["forced"]
+    assert said["difference"] == "none\n", done.stdout + done.stderr
