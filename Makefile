@@ -19,7 +19,7 @@ test: setup-test ## what every change must pass (under an hour cold, minutes war
 test-full: test ## also what takes long: hours of churn, power loss, the whole failure matrix
 	tools/steps.sh 'slow 14400'
 
-check: setup-test ## format, lint, types, import contracts, unit tests: under a minute
+check: setup-demo ## format, lint, types, import contracts, unit tests: under a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
@@ -58,7 +58,7 @@ dist: setup-test launcher ## the standalone program, for hosts without Python
 install: setup-demo launcher ## put plugin and configuration where runtimes look
 	$(PYTHON) -m cli install
 
-lock: setup-test ## write requirements.lock anew from pyproject.toml
+lock: setup-demo ## write requirements.lock anew from pyproject.toml
 	tools/lock.sh
 
 setup-demo:
