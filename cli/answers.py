@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 import click
 
+from agent.config import AgentConfig, ConfigError, load
+
 
 class Exit(IntEnum):
     """Exit statuses; 2 is click's own for a wrong command line."""
@@ -29,20 +31,28 @@ class Unreachable(click.ClickException):
     exit_code = Exit.UNREACHABLE
 
 
+def _configured() -> AgentConfig:
+    """The agent's configuration in its usual place; its faults are the agent's to report."""
+    try:
+        return load(None)
+    except ConfigError:
+        return AgentConfig()
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JSON, for programs.")
 socket_option = click.option(
     "--socket",
     type=click.Path(dir_okay=False),
-    default="/run/isthmus/agent.sock",
-    show_default=True,
+    default=lambda: str(_configured().socket),
+    show_default="as the agent's configuration says",
     envvar="ISTHMUS_SOCKET",
     help="The agent's socket.",
 )
 store_option = click.option(
     "--store",
     type=click.Path(dir_okay=False),
-    default="/var/lib/isthmus/isthmus.db",
-    show_default=True,
+    default=lambda: str(_configured().database),
+    show_default="as the agent's configuration says",
     help="The agent's store, read when the agent is away.",
 )
 

@@ -154,20 +154,32 @@ def _attachments(places: Places, socket: str) -> Reading:
 
 def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
     from cli.findings import warning
-    from cli.judge_host import judge_firewall, judge_kernel, judge_subnets, judge_sysctls
+    from cli.judge_host import (
+        judge_bridges,
+        judge_firewall,
+        judge_kernel,
+        judge_subnets,
+        judge_sysctls,
+    )
+    from cni.tables import skeleton
     from dataplane import inspect
     from dataplane.errors import DataplaneError
+    from dataplane.features import find_shortcomings
+    from dataplane.firewall import observe_firewall
 
-    findings = judge_subnets(found, inspect.observe_network())
+    network = inspect.observe_network()
+    findings = judge_subnets(found, network)
     findings += judge_sysctls(
         {name: inspect.read_sysctl(name) for name in _SYSCTLS},
         found,
         writable=inspect.sysctls_are_writable(),
         attached=attached,
     )
-    findings += judge_firewall(inspect.observe_firewall(), found)
+    findings += judge_bridges(found, network)
+    firewall = observe_firewall()
+    findings += judge_firewall(firewall, found)
     try:
-        findings += judge_kernel(inspect.missing_features())
+        findings += judge_kernel(find_shortcomings(skeleton()), firewall)
     except DataplaneError as exc:
         findings.append(warning(str(exc), "what this kernel lacks is not known", "run as root"))
     return findings

@@ -3,13 +3,14 @@
 Everything here is a function of its arguments.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from cli.findings import Finding, error, info, warning
 from cli.judge_files import Network
-from dataplane.inspect import Firewall, ForwardChain, HostNetwork
+from dataplane.features import Shortcomings
+from dataplane.firewall import Firewall, ForwardChain
+from dataplane.inspect import HostNetwork
 
-OLDEST_NFT = (1, 0, 0)
 _OUR_TABLES = "isthmus"
 _REMEDIES = {
     "filter": "for Docker: nft insert rule {family} filter DOCKER-USER iifname {bridge} accept"
@@ -114,9 +115,35 @@ def _forwarding(name: str, writable: bool, attached: int) -> Finding:
     return info(f"{name} is 0", "nothing needs it yet", "nothing: the agent sets it when needed")
 
 
+def judge_bridges(networks: Iterable[Network], host: HostNetwork) -> list[Finding]:
+    """A bridge of ours that has an address of no range of its network."""
+    return [
+        error(
+            f"{found.ifname} has the address {found.address}, which is in no range of "
+            f"{network.file}",
+            "an ADD fails rather than change a bridge that somebody else uses",
+            f"ip address delete {found.address} dev {found.ifname}, "
+            "or name another bridge: isthmus install --bridge …",
+        )
+        for network in networks
+        for found in host.addresses
+        if found.ifname == network.bridge
+        and not found.address.is_link_local
+        and not any(found.address.ip in subnet for subnet in network.subnets)
+    ]
+
+
 def judge_firewall(firewall: Firewall, networks: Iterable[Network]) -> list[Finding]:
     """nft itself, and forward chains of others that drop what containers send."""
-    findings = _judge_nft(firewall)
+    findings = []
+    if firewall.fault:
+        findings.append(
+            error(
+                f"nft cannot be used: {firewall.fault}",
+                "masquerade and port mappings cannot be made",
+                "apt install nftables, and run this as root",
+            )
+        )
     bridges = sorted({network.bridge for network in networks if network.bridge})
     for chain in firewall.chains:
         if not chain.drops or chain.table.startswith(_OUR_TABLES):
@@ -124,26 +151,6 @@ def judge_firewall(firewall: Firewall, networks: Iterable[Network]) -> list[Find
         shut = [bridge for bridge in bridges if bridge not in chain.accepts]
         findings += [_drop(chain, bridge) for bridge in shut]
     return findings
-
-
-def _judge_nft(firewall: Firewall) -> list[Finding]:
-    if firewall.fault:
-        return [
-            error(
-                f"nft cannot be used: {firewall.fault}",
-                "masquerade and port mappings cannot be made",
-                "apt install nftables, and run this as root",
-            )
-        ]
-    if firewall.version < OLDEST_NFT:
-        return [
-            error(
-                f"nft {'.'.join(map(str, firewall.version))} is too old",
-                "it does not know the sets that isthmus uses",
-                f"install nftables {'.'.join(map(str, OLDEST_NFT))} or newer",
-            )
-        ]
-    return []
 
 
 def _drop(chain: ForwardChain, bridge: str) -> Finding:
@@ -155,9 +162,10 @@ def _drop(chain: ForwardChain, bridge: str) -> Finding:
     )
 
 
-def judge_kernel(missing: Collection[str]) -> list[Finding]:
+def judge_kernel(found: Shortcomings, firewall: Firewall) -> list[Finding]:
+    """Features that are absent, and an nft that does not take our tables."""
     findings = []
-    for name in missing:
+    for name in found.missing:
         reason, is_needed = _FEATURES[name]
         say = error if is_needed else info
         findings.append(
@@ -165,6 +173,15 @@ def judge_kernel(missing: Collection[str]) -> list[Finding]:
                 f"this kernel has no {name}",
                 reason,
                 "load the module or use another kernel" if is_needed else "nothing, unless used",
+            )
+        )
+    if found.refusal and not firewall.fault:
+        version = ".".join(map(str, firewall.version))
+        findings.append(
+            error(
+                f"nft {version} and this kernel do not take the tables of isthmus: {found.refusal}",
+                "masquerade and port mappings cannot be made",
+                "install nftables 1.0.2 or newer, on Linux 5.10 or newer",
             )
         )
     return findings

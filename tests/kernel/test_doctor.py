@@ -9,7 +9,10 @@ from typing import TypeVar
 import pytest
 
 from cli.places import CONF, TREE
+from cni.tables import skeleton
 from dataplane import inspect
+from dataplane.features import find_shortcomings
+from dataplane.firewall import observe_firewall
 from dataplane.netns import entered, open_path
 from tests.kernel.conftest import Namespace
 
@@ -80,7 +83,7 @@ def test_firewalls_that_drop_what_is_forwarded_are_seen(
     script.write_text(rules)
     host.run("nft", "-f", str(script))
 
-    found = look(host, inspect.observe_firewall)
+    found = look(host, observe_firewall)
 
     assert (found.fault, len(found.version)) == ("", 3)
     assert [(str(one), one.drops, one.accepts) for one in found.chains] == [(chain, True, accepts)]
@@ -92,7 +95,7 @@ def test_both_kinds_of_iptables_are_seen(host: Namespace, program: str) -> None:
     host.run(program, "-P", "FORWARD", "DROP")
     names = host.run("cat", "/proc/net/ip_tables_names", check=False)
 
-    found = look(host, inspect.observe_firewall)
+    found = look(host, observe_firewall)
 
     assert program == "iptables-nft" or "filter" in names
     assert [(one.drops, one.accepts) for one in found.chains if one.drops] == [(True, {"cni0"})]
@@ -101,10 +104,17 @@ def test_both_kinds_of_iptables_are_seen(host: Namespace, program: str) -> None:
 def test_features_are_tried_without_leaving_anything_here() -> None:
     before = {link.name for link in inspect.observe_network().links}
 
-    missing = inspect.missing_features()
+    found = find_shortcomings(skeleton())
 
-    assert not {"veth", "bridge", "nftables NAT", "nftables conntrack"} & set(missing)
+    needed = {"veth", "bridge", "nftables NAT", "nftables conntrack", "nftables fib"}
+    assert (needed & set(found.missing), found.refusal) == (set(), "")
     assert {link.name for link in inspect.observe_network().links} == before
+
+
+def test_a_ruleset_that_nft_does_not_take_is_told_with_its_complaint() -> None:
+    found = find_shortcomings("table inet x { chain c { teleport ; } ; }")
+
+    assert "teleport" in found.refusal or "syntax error" in found.refusal
 
 
 def test_the_whole_examination_of_an_ailing_host(host: Namespace, tmp_path: Path) -> None:

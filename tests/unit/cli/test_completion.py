@@ -1,7 +1,9 @@
 """Each shell gets its own script."""
 
 import pytest
+from click.shell_completion import ShellComplete
 
+from cli.group import isthmus
 from tests.unit.cli.conftest import Run
 
 
@@ -21,3 +23,11 @@ def test_another_shell_is_refused_with_those_that_are_known(run: Run) -> None:
 
     assert result.exit_code == 2
     assert "fish" in result.output
+
+
+def test_commands_of_a_group_are_completed() -> None:
+    completer = ShellComplete(isthmus, {}, "isthmus", "_ISTHMUS_COMPLETE")
+
+    found = [item.value for item in completer.get_completions(["ipam"], "")]
+
+    assert found == ["show", "check", "release"]

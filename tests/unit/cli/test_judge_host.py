@@ -6,8 +6,16 @@ import pytest
 
 from cli.findings import Severity
 from cli.judge_files import Network
-from cli.judge_host import judge_firewall, judge_kernel, judge_subnets, judge_sysctls
-from dataplane.inspect import Firewall, ForwardChain, HostAddress, HostNetwork, HostRoute
+from cli.judge_host import (
+    judge_bridges,
+    judge_firewall,
+    judge_kernel,
+    judge_subnets,
+    judge_sysctls,
+)
+from dataplane.features import Shortcomings
+from dataplane.firewall import Firewall, ForwardChain
+from dataplane.inspect import HostAddress, HostNetwork, HostRoute
 
 NETWORK = Network(
     file="10-isthmus.conflist",
@@ -116,14 +124,41 @@ def test_chains_that_let_our_bridge_pass_or_are_ours_are_fine(chain: ForwardChai
     assert judge_firewall(Firewall(version=GOOD_NFT, chains=(chain,)), [NETWORK]) == []
 
 
-@pytest.mark.parametrize(
-    "firewall", [Firewall(fault="cannot run nft: No such file"), Firewall(version=(0, 9, 0))]
-)
-def test_nft_that_is_missing_or_old_is_an_error(firewall: Firewall) -> None:
-    assert [finding.severity for finding in judge_firewall(firewall, [])] == [Severity.ERROR]
+def test_nft_that_cannot_be_used_is_one_error() -> None:
+    firewall = Firewall(fault="cannot run nft: No such file")
+
+    findings = judge_firewall(firewall, []) + judge_kernel(Shortcomings(refusal="x"), firewall)
+
+    assert [finding.severity for finding in findings] == [Severity.ERROR]
+
+
+def test_nft_that_does_not_take_our_tables_is_an_error_with_its_version() -> None:
+    findings = judge_kernel(Shortcomings(refusal="syntax error"), Firewall(version=(0, 9, 8)))
+
+    assert "nft 0.9.8" in findings[0].what
+    assert "syntax error" in findings[0].what
 
 
 def test_a_missing_feature_is_as_grave_as_what_needs_it() -> None:
-    findings = judge_kernel(["veth", "bridge VLAN filtering"])
+    found = Shortcomings(missing=("veth", "bridge VLAN filtering"))
+
+    findings = judge_kernel(found, Firewall(version=GOOD_NFT))
 
     assert [finding.severity for finding in findings] == [Severity.ERROR, Severity.INFO]
+
+
+def test_a_bridge_with_an_address_of_another_network_is_an_error() -> None:
+    host = HostNetwork(
+        addresses=(
+            HostAddress("cni0", ip_interface("10.88.0.1/16")),
+            HostAddress("cni0", ip_interface("10.66.0.1/16")),
+            HostAddress("cni0", ip_interface("fe80::1/64")),
+            HostAddress("eth0", ip_interface("192.0.2.1/24")),
+        )
+    )
+
+    findings = judge_bridges([NETWORK], host)
+
+    assert [finding.what.partition(",")[0] for finding in findings] == [
+        "cni0 has the address 10.88.0.1/16"
+    ]
