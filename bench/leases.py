@@ -1,6 +1,6 @@
 """How long an address takes: choosing it, making it durable, and 32 callers at a time.
 
-    python bench/leases.py [DIRECTORY]
+    PYTHONPATH=. python bench/leases.py [DIRECTORY]
 
 DIRECTORY should lie on the disk that will hold the leases (default: the current one).  Two ways
 to commit run interleaved, each beside 0.6 ms of waiting that stands for an ADD's netlink work:

@@ -86,7 +86,7 @@ class Leases(Protocol):
         ...
 
     def hold(self, record: Record) -> Future[None]:
-        """Make *record*, and the addresses in it, durable."""
+        """Make *record*, and the addresses in it, durable.  Raises AddressUnavailable."""
         ...
 
     def abandon(self, who: Attachment) -> Future[None]:

@@ -186,6 +186,19 @@ def test_full_disk_fails_the_commit_and_leaves_what_was_there(store: SQLiteStore
     assert contents(store) == ({ONE, TWO}, set())
 
 
+def test_corruption_found_at_work_is_damage_not_a_passing_failure(path: Path) -> None:
+    size = len(filled(path, 2000))
+    store = open_store(path)
+    store._db.execute("PRAGMA cache_size = 0")
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+    with pytest.raises(StoreDamaged, match="malformed"):
+        store.commit([Put(record(who(1), "10.9.0.2/16"))])
+    store.close()
+
+
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 def test_file_deleted_while_open_is_noticed_at_the_next_commit(
     path: Path, store: SQLiteStore, suffix: str
