@@ -37,6 +37,7 @@ from net.address import IPAddress
 HOST_PREFIX = "isth"
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
 _ALIAS = "isthmus/1"
+_DIGESTED = "#"  # no network has such a name
 _GATEWAY4 = IPv4Interface("169.254.1.1/32")
 _GATEWAY6 = IPv6Interface("fe80::1/64")
 _DEFAULTS = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
@@ -44,7 +45,7 @@ _DEFAULTS = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 
 def host_name(who: Attachment) -> str:
     """The host side's name: found from the key alone, so that DEL needs no namespace."""
-    return HOST_PREFIX + _digest(f"{who.network}\0{who.container_id}\0{who.ifname}")[:11]
+    return HOST_PREFIX + _key_digest(who)[:11]
 
 
 def design(
@@ -190,7 +191,7 @@ def alias(who: Attachment, spec: Spec, *, started_ns: int) -> str:
     for text in (f"{short}{key} {addresses} {ports}".rstrip(), f"{short}{key} {addresses}"):
         if len(text.encode()) <= _MAX_ALIAS:
             return text
-    return f"{short}# {_digest(key)} # {addresses}"
+    return f"{short}{_DIGESTED} {_key_digest(who)} {_DIGESTED} {addresses}"
 
 
 def record_of_alias(text: str, *, boot_id: str, bridge_name: str) -> Record | None:
@@ -301,6 +302,13 @@ def _pod_mac(who: Attachment, ips: tuple[IPConfig, ...]) -> str:
     """From the address, so that whoever gets it next answers with the same MAC."""
     owner = str(ips[0].address.ip) if ips else f"{who.container_id}\0{who.ifname}"
     return _mac(f"pod\0{who.network}\0{owner}")
+
+
+def _key_digest(who: Attachment) -> str:
+    """The same for a key and for what stands for it in an alias that had no room for it."""
+    if who.network == _DIGESTED:
+        return who.container_id
+    return _digest(f"{who.network}\0{who.container_id}\0{who.ifname}")
 
 
 def _mac(text: str) -> str:
