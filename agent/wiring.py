@@ -59,7 +59,7 @@ class Wired:
         if not self.leases.degraded:
             return
         path = self.config.database
-        if self.has_store and path.exists():
+        if self.has_store and path.exists() and not self.leases.damaged:
             return  # full or read-only: it goes on by itself when the disk does
         try:
             self.leases.rewrite(lambda: start_over(path)).result()
