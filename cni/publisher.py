@@ -70,17 +70,19 @@ class Publisher:
     """The tables' one writer.
 
     *published* is what stored state says at start: what the kernel has beyond it is a leftover.
+    Without it, nothing that others may want is taken away before the first resync.
     """
 
     def __init__(
         self,
         tables: Mapping[Family, Table],
         conntrack: Conntrack,
-        published: Iterable[Published] = (),
+        published: Iterable[Published] | None = None,
     ) -> None:
         self._sides = {family: _Side(table) for family, table in tables.items()}
         self._conntrack = conntrack
-        self._desired = Desired(published)
+        self._desired = Desired(published or ())
+        self._in_sync = published is not None
         self._waiting: list[_Change] = []
         self._queue = threading.Lock()
         self._leader = threading.Lock()
@@ -108,6 +110,7 @@ class Publisher:
         """
         with self._leader:
             self._desired = Desired(published)
+            self._in_sync = True
             self._doubt()
             return self._program(frozenset(), frozenset())
 
@@ -212,18 +215,21 @@ class Publisher:
                 return frozenset(stale | missing)
         return self._settle_afresh(side, self._desired.elements(family)) | stale | missing
 
-    @staticmethod
-    def _settle_afresh(side: _Side, desired: frozenset[Element]) -> frozenset[Element]:
+    def _settle_afresh(self, side: _Side, desired: frozenset[Element]) -> frozenset[Element]:
         observed = side.table.observe()
         if observed is None and not desired:
             side.programmed = Programmed.ABSENT
             return frozenset()
         if observed is None:
+            observed = frozenset()
             side.table.replace(desired)
-        elif observed != desired:
-            side.table.apply(delete=observed - desired, add=desired - observed)
+        else:
+            keep = frozenset() if self._in_sync else _beside(observed, desired)
+            observed -= keep
+            if observed != desired:
+                side.table.apply(delete=observed - desired, add=desired - observed)
         side.programmed = Programmed.AS_DESIRED
-        return (observed or frozenset()) ^ desired
+        return observed ^ desired
 
     def _forget(self, flow: Flow) -> None:
         try:
@@ -231,3 +237,9 @@ class Publisher:
         except DataplaneError as exc:
             # The port works for every new flow; not worth failing an ADD that is done.
             log.warning("old flows not flushed", extra={"flow": str(flow), "error": str(exc)})
+
+
+def _beside(observed: frozenset[Element], desired: frozenset[Element]) -> frozenset[Element]:
+    """Those observed whose keys are not wanted for anything."""
+    wanted = {(each.of, each.key, each.end) for each in desired}
+    return frozenset(each for each in observed if (each.of, each.key, each.end) not in wanted)

@@ -94,17 +94,18 @@ class Sysctls:
         except OSError as exc:
             raise SysctlRefused(f"cannot read {name}: {exc.strerror}") from exc
 
-    def ensure(self, name: str, value: str) -> bool:
+    def ensure(self, name: str, value: str, *, lasting: bool = True) -> bool:
         """Make *name* have *value*; returns whether it had another.
 
-        A read-only /proc/sys matters only when something has to change.  Raises SysctlRefused.
+        What is not *lasting* goes with an interface of ours and is not recorded.  A read-only
+        /proc/sys matters only when something has to change.  Raises SysctlRefused.
         """
         former = self.get(name)
         if former == value:
             return False
         if former is None:
             raise SysctlRefused(f"cannot set {name} to {value}: there is no such setting here")
-        if self._ledger is not None:
+        if lasting and self._ledger is not None:
             self._ledger.record(name, former)
         self._write(name, value, former)
         return True
@@ -124,13 +125,14 @@ class Sysctls:
                     self.ensure(f"net/ipv6/conf/{uplink}/accept_ra", _BY_ADVERTISEMENT)
             self.ensure("net/ipv6/conf/all/forwarding", "1")
 
-    def allow_localhost_ports(self, interface: str) -> None:
+    def allow_localhost_ports(self, interface: str, *, lasting: bool = True) -> None:
         """Let 127.0.0.1:port of this host be answered by a pod behind *interface*.
 
         The table of port mappings drops what comes in from the wire for 127.0.0.0/8, which this
-        would otherwise let through (CVE-2020-8558).  Raises SysctlRefused.
+        would otherwise let through (CVE-2020-8558): it has to be there first.  A pod's own veth
+        is not *lasting*.  Raises SysctlRefused.
         """
-        self.ensure(f"net/ipv4/conf/{interface}/route_localnet", "1")
+        self.ensure(f"net/ipv4/conf/{interface}/route_localnet", "1", lasting=lasting)
 
     def restore(self, former: dict[str, str]) -> list[str]:
         """Put *former* values back; returns a complaint for each that could not be.

@@ -4,6 +4,8 @@ outside 192.0.2.2 ─── 192.0.2.1 host ── bridge 10.77.0.1/24 ── pod
                                    └─── routed ─────────────── pod c 10.78.0.2
 """
 
+import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -209,6 +211,36 @@ def test_a_host_port_is_reached_by_127_0_0_1(
     answer = ask(lab.host, "127.0.0.1", 5000, udp=udp)
 
     assert answer == f"{name} {'10.78.0.1' if routed else GATEWAY[4]}"
+
+
+def test_sctp_to_a_host_port_arrives_at_the_pods_port(lab: Lab) -> None:
+    """By hand: the kernel need not have SCTP sockets to translate SCTP."""
+    mapping = PortMapping(host_port=5000, container_port=38412, protocol=Protocol.SCTP)
+    lab.publish(pod("a", POD_A, port_mappings=(mapping,)))
+    raw = (socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)
+    with inside(lab.a):
+        receiver = socket.socket(*raw)
+    with inside(lab.outside):
+        sender = socket.socket(*raw)
+    with receiver, sender:
+        receiver.settimeout(3)
+        sender.sendto(sctp_init(40000, 5000), (HOST[4], 0))
+        packet, (source, _) = receiver.recvfrom(100)
+
+    assert source == OUTSIDE[4]
+    assert struct.unpack_from(">HH", packet, 20) == (40000, 38412)
+
+
+def sctp_init(source_port: int, port: int) -> bytes:
+    """An INIT (RFC 9260 §3.3.2) with the checksum that conntrack insists on."""
+    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 0x1234, 65536, 1, 1, 1)
+    header = struct.pack(">HHI", source_port, port, 0)
+    checksum = 0xFFFFFFFF
+    for byte in header + bytes(4) + chunk:
+        checksum ^= byte
+        for _ in range(8):
+            checksum = checksum >> 1 ^ (0x82F63B78 if checksum & 1 else 0)
+    return header + struct.pack("<I", checksum ^ 0xFFFFFFFF) + chunk
 
 
 @FAMILIES

@@ -87,6 +87,22 @@ def test_the_first_change_after_a_start_clears_leftovers_and_completes_what_is_s
     assert host.elements == plan([A, B])
 
 
+def test_nothing_of_others_is_taken_away_before_it_is_known_who_is_there() -> None:
+    table = FakeTable()
+    others = plan([B, pod("c", "10.1.0.4/24", port_mappings=(Port(80),))])
+    table.replace(others)
+    publisher = Publisher({Family.INET: table}, Flows())
+    late = pod("a", "10.1.0.2/24", started=2, port_mappings=(Port(80),))
+    publisher.publish(late)
+    unsure = table.elements
+    publisher.resync([late])
+
+    assert unsure is not None
+    assert plan([late]) <= unsure
+    assert {each for each in others if each.of.name != "hostport4_any"} <= unsure
+    assert table.elements == plan([late])
+
+
 def test_resync_mends_whatever_it_finds() -> None:
     host = Host()
     host.publisher.publish(A)

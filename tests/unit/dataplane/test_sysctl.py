@@ -52,6 +52,17 @@ def test_a_setting_is_written_where_it_differs_and_its_former_value_recorded(pro
     assert ledger == {V4: "0"}
 
 
+def test_what_goes_with_its_interface_is_not_recorded(tmp_path: Path) -> None:
+    names = [f"net/ipv4/conf/{name}/route_localnet" for name in ("veth1", "br0")]
+    proc, ledger = Proc(tmp_path, dict.fromkeys(names, "0")), Remembered()
+    settings = Sysctls(ledger, root=tmp_path)
+    settings.allow_localhost_ports("veth1", lasting=False)
+    settings.allow_localhost_ports("br0")
+
+    assert [proc[name] for name in names] == ["1", "1"]
+    assert ledger == {names[1]: "0"}
+
+
 def test_a_right_value_needs_no_writing_to_a_read_only_tree(proc: Proc) -> None:
     ledger = Remembered()
 
