@@ -7,7 +7,8 @@ Packet path:                                        (all of it once a flow: conn
     process ──────────► output ──────── routing ─────────────► what came through a port from next
                         port of the host? DNAT                 door, and the host's own 127.0.0.1
 
-The element that each set wants is in `cni.nat`.
+What is in each set: `cni.nat`.  Needs Linux 5.6 and nft 0.9.4, the first with intervals in
+concatenations; with macspoofchk also nftables of bridges.
 """
 
 from dataplane.nft.objects import Chain, Family, Kind, NamedSet, Skeleton

@@ -6,8 +6,9 @@ kernel: 1.4 ms.  Two cases are listed, compared here and deleted one by one all 
 
 - a kernel that cannot delete by filter; it refuses, since to it the filter's tuple is an
   incomplete name of one entry;
-- IPv6, where the kernel's comparison of addresses is inverted (seen on Linux 6.18: a filter for
-  one address matches every other): a deletion by it would forget all that should stay.
+- IPv6, where the kernel's comparison of addresses is inverted (ctnetlink_filter_match_tuple,
+  Linux 5.8 to at least 6.18: a filter for one address matches every other): a deletion by it
+  would forget all that should stay.
 """
 
 import errno

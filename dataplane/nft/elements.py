@@ -37,7 +37,7 @@ _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
 _VALUE = 1
 _COMMENT = 0  # libnftnl's NFTNL_UDATA_SET_ELEM_COMMENT: type, length, text with its NUL
 _PER_MESSAGE = 200  # one nested attribute holds at most 64 KiB; 200 of the largest are 50
-_PER_TRANSACTION = 1000  # a datagram has to fit the socket's send buffer, 208 KiB by default
+_PER_TRANSACTION = 500  # a datagram has to fit the socket's send buffer, 208 KiB by default
 
 
 class Elements:
@@ -59,7 +59,7 @@ class Elements:
         self._netlink.close()
 
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
-        """Delete, then add: one transaction, or several above a thousand elements.
+        """Delete, then add: one transaction, or several above five hundred elements.
 
         Raises NetlinkError, `absent` when table, set or an element to be deleted is not
         there; after several transactions the earlier ones stand.

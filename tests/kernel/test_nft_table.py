@@ -1,19 +1,23 @@
 """The kernel keeps the contract that the fake is written to."""
 
 from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv6Address
 
 import pytest
 
-from cni.publisher import Table
-from cni.tables import MAC_GUARD, MASQUERADED, NAT
+from cni.nat import Published, plan
+from cni.publisher import Publisher, Table
+from cni.tables import HOST_PORT, MAC_GUARD, NAT
 from dataplane.errors import NftError
 from dataplane.nft.elements import Elements
-from dataplane.nft.objects import element
+from dataplane.nft.objects import Family, Protocol, element
 from dataplane.nft.runner import NftRunner
 from dataplane.nft.table import NftTable
+from net.address import IPAddress
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
+from tests.unit.cni.published import Port, pod
 from tests.unit.dataplane.nft.contract import A, TableContract
 
 pytestmark = pytest.mark.kernel
@@ -43,10 +47,15 @@ def test_a_table_that_lost_a_rule_counts_as_absent(table: Table, namespace: Name
     assert table.observe() is None
 
 
-def test_thousands_of_elements_go_in_and_out(table: Table) -> None:
+def test_thousands_of_the_largest_elements_go_in_and_out(table: Table) -> None:
     many = {
-        element(MASQUERADED[4], [IPv4Address(0x0A000000 + number)], comment=f"net/{number}/eth0")
-        for number in range(2500)
+        element(
+            HOST_PORT[6],
+            (IPv6Address(number << 64), Protocol.UDP, 53),
+            (IPv6Address(number), 5353),
+            comment="x" * 127,
+        )
+        for number in range(1, 1700)
     }
     table.replace([])
     table.apply(add=many)
@@ -55,6 +64,34 @@ def test_thousands_of_elements_go_in_and_out(table: Table) -> None:
 
     assert full == many
     assert table.observe() == frozenset()
+
+
+def test_many_threads_at_once_end_with_the_plan(table: Table) -> None:
+    publisher = Publisher({Family.INET: table}, NoFlows())
+    publisher.resync([])
+    crowd = [
+        pod(f"p{number}", f"10.1.0.{number}/24", masquerade=True, port_mappings=(Port(number),))
+        for number in range(2, 82)
+    ]
+
+    def come_and_maybe_go(each: Published) -> None:
+        publisher.publish(each)
+        if each.port_mappings[0].host_port % 2:
+            publisher.withdraw(each.who)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(come_and_maybe_go, crowd))
+
+    assert table.observe() == plan(
+        each for each in crowd if not each.port_mappings[0].host_port % 2
+    )
+
+
+class NoFlows:
+    """Conntrack for ports without old flows."""
+
+    def flush_port(self, protocol: Protocol, port: int, host_ip: IPAddress | None = None) -> None:
+        raise AssertionError("TCP has no flows to forget")
 
 
 @pytest.mark.parametrize("skeleton", [NAT, MAC_GUARD], ids=lambda each: each.family.name)
