@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
 
+from cni.attachment import host_name
+from cni.spec import Spec, decode
 from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record
@@ -69,13 +71,23 @@ class Node(Protocol):
 
 
 def describe(record: Record) -> dict[str, Any]:
-    """One attachment as programs see it, from the agent or from its store."""
+    """One attachment as programs see it, from the agent or from its store.
+
+    *pod* is NAMESPACE/NAME where a Kubernetes runtime said so.  *host_side* is the name of our
+    link, empty where another plugin made the interface.
+    """
+    try:
+        spec = decode(record.spec)
+    except (ValueError, KeyError, TypeError, IndexError):
+        spec = Spec()
     return {
         "network": record.who.network,
         "container_id": record.who.container_id,
         "ifname": record.who.ifname,
         "state": record.state.value,
         "addresses": [str(address) for address in record.addresses],
+        "pod": f"{spec.pod.namespace}/{spec.pod.name}".strip("/"),
+        "host_side": host_name(record.who) if spec.link else "",
         "sandbox": record.sandbox,
         "netns_cookie": record.netns_cookie,
         "boot_id": record.boot_id,

@@ -10,6 +10,7 @@ import sys
 
 def main() -> int:
     """Run as what the environment says we are; return the exit status."""
+    _give_back_library_path()
     if "CNI_COMMAND" in os.environ:
         from agent.standalone import main as plugin
 
@@ -18,6 +19,15 @@ def main() -> int:
 
     isthmus(prog_name="isthmus")
     return 0  # pragma: no cover - click leaves by SystemExit
+
+
+def _give_back_library_path() -> None:
+    """Undo what the frozen program's loader did: nft must not load the libraries beside us."""
+    if not getattr(sys, "frozen", False):
+        return
+    os.environ.pop("LD_LIBRARY_PATH", None)
+    if (former := os.environ.pop("LD_LIBRARY_PATH_ORIG", None)) is not None:
+        os.environ["LD_LIBRARY_PATH"] = former
 
 
 if __name__ == "__main__":

@@ -1,11 +1,23 @@
 """`isthmus attachments`: which container has which address."""
 
+from typing import Any
+
 import click
 
 from cli.answers import json_option, print_json, print_table, socket_option, store_option
 from cli.asking import Reading, read_attachments
 
-_COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "STATE", "SANDBOX")
+_COLUMNS = {
+    "network": "NETWORK",
+    "container_id": "CONTAINER",
+    "ifname": "INTERFACE",
+    "addresses": "ADDRESSES",
+    "state": "STATE",
+    "pod": "POD",
+    "host_side": "HOST SIDE",
+    "sandbox": "SANDBOX",
+}
+_SHORT = 12  # characters of a container id, as runtimes show it
 
 
 @click.command()
@@ -26,19 +38,18 @@ def attachments(
 
 
 def show_attachments(found: Reading, *, as_json: bool, whole: bool) -> None:
-    """Print *found*; a container id is cut to 12 characters unless *whole*."""
+    """Print *found*; container ids are cut unless *whole*."""
     if as_json:
         print_json({"source": found.source, "attachments": list(found.attachments)})
         return
-    rows = [
-        (
-            row["network"],
-            row["container_id"] if whole else row["container_id"][:12],
-            row["ifname"],
-            " ".join(row["addresses"]),
-            row["state"],
-            row["sandbox"],
-        )
-        for row in found.attachments
-    ]
-    print_table(_COLUMNS, rows, empty="Nothing is attached.")
+    # A column that is empty in every row says nothing: there are no pods without Kubernetes.
+    keys = [key for key in _COLUMNS if any(row.get(key) for row in found.attachments)]
+    rows = [[_cell(row, key, whole=whole) for key in keys] for row in found.attachments]
+    print_table([_COLUMNS[key] for key in keys], rows, empty="Nothing is attached.")
+
+
+def _cell(row: dict[str, Any], key: str, *, whole: bool) -> str:
+    value = row.get(key, "")
+    if key == "container_id" and not whole:
+        return str(value)[:_SHORT]
+    return " ".join(value) if isinstance(value, list) else str(value)

@@ -23,7 +23,7 @@ def plugins(places: Places, launcher: Path) -> list[Item]:
 
 
 def program(places: Places, standalone: Path | None) -> list[Item]:
-    """The standalone program, one file or a folder of them, where it is built."""
+    """The standalone program, one file or a folder, and the command, where it is built."""
     if standalone is None:
         return []
     if standalone.is_file():
@@ -34,7 +34,7 @@ def program(places: Places, standalone: Path | None) -> list[Item]:
             for source in sorted(standalone.rglob("*"))
             if source.is_file()
         }
-    return [
+    items = [
         Item(
             target=target,
             content=source.read_bytes(),
@@ -42,6 +42,9 @@ def program(places: Places, standalone: Path | None) -> list[Item]:
         )
         for target, source in sources.items()
     ]
+    # A script, not a link: it is put and taken away like every other file.
+    script = f'#!/bin/sh\nexec {places.program_dir}/isthmus "$@"\n'.encode()
+    return [*items, Item(target=places.command_dir / "isthmus", content=script, mode=0o755)]
 
 
 def agent_files(places: Places, standalone: Path | None) -> list[Item]:

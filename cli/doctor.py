@@ -103,15 +103,15 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
     from dataplane.inspect import observe_network
 
     plugins = places.real(places.bin_dir)
-    present = {
-        path.name: digest_of(path) or ""
-        for path in (plugins.iterdir() if plugins.is_dir() else ())
-        if path.is_file() and os.access(path, os.X_OK)
-    }
     recorded = {
         Path(placed.path).name: placed.sha256
         for placed in read_manifest(places.manifest).files
         if Path(placed.path).parent == places.bin_dir
+    }
+    present = {
+        path.name: (digest_of(path) or "") if path.name in recorded else ""
+        for path in (plugins.iterdir() if plugins.is_dir() else ())
+        if path.is_file() and os.access(path, os.X_OK)
     }
     reference = [
         path.name

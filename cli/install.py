@@ -61,6 +61,7 @@ def place_options(command: Any) -> Any:
         _directory("--unit-dir", defaults.unit_dir, "Where systemd finds units."),
         _directory("--state-dir", defaults.state_dir, "The agent's state, and the manifest."),
         _directory("--config-dir", defaults.config_dir, "Where agent.toml is."),
+        _directory("--command-dir", defaults.command_dir, "Where shells find the command."),
         _directory("--program-dir", defaults.program_dir, "Where the program is."),
         _directory("--conf-dir", defaults.conf_dir, "Where runtimes find network lists."),
         _directory("--bin-dir", defaults.bin_dir, "Where runtimes find plugins."),

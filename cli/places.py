@@ -18,6 +18,7 @@ class Places:
     bin_dir: Path = Path("/opt/cni/bin")
     conf_dir: Path = Path("/etc/cni/net.d")
     program_dir: Path = Path("/opt/isthmus")
+    command_dir: Path = Path("/usr/local/bin")
     config_dir: Path = Path("/etc/isthmus")
     state_dir: Path = Path("/var/lib/isthmus")
     unit_dir: Path = Path("/etc/systemd/system")

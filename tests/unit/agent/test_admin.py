@@ -1,12 +1,15 @@
 """What the agent answers its operator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from agent.admin import Status, answer, find
+from agent.admin import Status, answer, describe, find
+from cni.args import Pod
+from cni.attachment import host_name
+from cni.spec import Spec, encode
 from ipam.errors import StoreUnavailable
 from ipam.leases import Attachment, Record, State
 from ipam.ledger import Usage
@@ -68,6 +71,16 @@ def test_attachments_are_listed_in_the_order_of_their_keys() -> None:
     assert [row["container_id"] for row in found] == ["db1", "web1"]
     assert found[1]["addresses"] == ["10.66.0.2/16", "fd66::2/64"]
     assert found[1]["state"] == State.HELD
+    assert found[1]["host_side"] == host_name(WEB.who)
+
+
+def test_pods_are_named_and_a_spec_that_cannot_be_read_hides_nothing_else() -> None:
+    pod = encode(Spec(pod=Pod(namespace="shop", name="web"), link=False))
+    rows = [describe(replace(WEB, spec=spec)) for spec in (pod, "{", "{}")]
+
+    assert [row["pod"] for row in rows] == ["shop/web", "", ""]
+    assert rows[0]["host_side"] == ""
+    assert all(row["addresses"] == ["10.66.0.2/16", "fd66::2/64"] for row in rows)
 
 
 def test_show_adds_how_full_the_ranges_are() -> None:

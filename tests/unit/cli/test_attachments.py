@@ -42,6 +42,19 @@ def test_one_network_can_be_chosen_and_ids_shown_in_full(run: Run, agent: Agent)
     assert "lab" not in output
 
 
+def test_a_column_without_a_value_is_left_out(run: Run, agent: Agent) -> None:
+    without = agent(lambda op: {"attachments": [ROW | {"pod": ""}], "usage": []})
+
+    assert "POD" not in run("attachments", "--socket", without).output
+
+
+def test_pods_have_a_column_where_there_are_any(run: Run, agent: Agent) -> None:
+    rows = [ROW | {"pod": "shop/web"}, OTHER]
+    path = agent(lambda op: {"attachments": rows, "usage": []})
+
+    assert "shop/web" in run("attachments", "--socket", path).output
+
+
 def test_nothing_attached_is_a_sentence(run: Run, agent: Agent) -> None:
     path = agent(lambda op: {"attachments": [], "usage": []})
 

@@ -33,8 +33,9 @@ def test_a_program_of_one_file_and_one_of_a_folder_end_at_the_same_path(tmp_path
     of_folder = {str(item.target): item.mode for item in program(STAGED, folder)}
     of_file = {str(item.target): item.mode for item in program(STAGED, single)}
 
-    assert of_folder == {"/opt/isthmus/isthmus": 0o755, "/opt/isthmus/_internal/lib.so": 0o644}
-    assert of_file == {"/opt/isthmus/isthmus": 0o755}
+    command = {"/usr/local/bin/isthmus": 0o755}
+    assert of_file == {"/opt/isthmus/isthmus": 0o755} | command
+    assert of_folder == of_file | {"/opt/isthmus/_internal/lib.so": 0o644}
     assert program(STAGED, None) == []
 
 
