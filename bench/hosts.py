@@ -61,6 +61,7 @@ class Plugin:
             | dict(self.env),
             capture_output=True,
             text=True,
+            check=False,
         )
         if done.returncode:
             raise BenchError(f"{self.name}: {done.stderr.strip()}")
@@ -110,7 +111,7 @@ def namespace(name: str) -> Iterator[None]:
 
 
 def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
 

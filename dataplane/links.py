@@ -51,12 +51,12 @@ class Links:
         undoes all of it by the host side's name.
         """
         self._make_pair(wanted, pod)
-        self._configure_pod(wanted, pod, self._pod_index(pod, wanted.veth.pod_name))
+        self._configure_pod(wanted, pod, pod.netlink.index_of(wanted.veth.pod_name))
 
     def complete(self, wanted: Sandbox, pod: OpenSandbox) -> None:
         """Open the host side, and last of all write the alias that says it is complete."""
         host = self.host()
-        index = rtnl.parse_link(host.get(rtnl.get_link(name=wanted.veth.host_name))).index
+        index = host.index_of(wanted.veth.host_name)
         if wanted.port.hairpin or wanted.port.isolated:
             host.transact([rtnl.set_port(index, wanted.port)])
         if wanted.bridge and wanted.bridge.vlan_filtering:
@@ -64,9 +64,9 @@ class Links:
         host.transact(self._host_side(wanted, index))
         # Asking for a link makes the kernel finish what its link watch still has to do, so
         # both sides can send from here on (net/core/rtnetlink.c, rtnl_getlink).
-        pod_index = self._pod_index(pod, wanted.veth.pod_name)
+        pod.netlink.get(rtnl.get_link(name=wanted.veth.pod_name))
         if wanted.dad:
-            settle(pod, pod_index)
+            settle(pod, pod.netlink.index_of(wanted.veth.pod_name))
 
     def detach(self, host_name: str) -> None:
         """Delete the pair by the name of its host side; absent is fine.
@@ -126,7 +126,7 @@ class Links:
 
     def repair(self, wanted: Sandbox) -> None:
         """Bring the host side, and the bridge it sits on, back to what they should be."""
-        index = rtnl.parse_link(self.host().get(rtnl.get_link(name=wanted.veth.host_name))).index
+        index = self.host().index_of(wanted.veth.host_name)
         if wanted.bridge:
             master = self.ensure_bridge(wanted.bridge).index
             self.host().transact(
@@ -210,10 +210,6 @@ class Links:
         raised = rtnl.set_link(index, flags=rtnl.UP)
         routes = [rtnl.replace_host_route(index, dst) for dst in wanted.host_routes]
         return [*messages, raised, *routes, up]
-
-    @staticmethod
-    def _pod_index(pod: OpenSandbox, name: str) -> int:
-        return rtnl.parse_link(pod.netlink.get(rtnl.get_link(name=name))).index
 
 
 def exists(veth: Veth) -> InterfaceExists:

@@ -7,7 +7,6 @@ enters only to open one, and everything after goes over that socket from outside
 import ctypes
 import fcntl
 import os
-import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from dataplane.netlink import Netlink
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
-_SO_NETNS_COOKIE = 71
 # statfs(2): a namespace file is on nsfs; before Linux 3.19 it was on procfs.
 _NSFS_MAGIC = 0x6E736673
 
@@ -102,14 +100,6 @@ def entered(fd: int) -> Iterator[None]:
         os.close(home)
 
 
-def cookie_of(sock: socket.socket) -> int:
-    """SO_NETNS_COOKIE (Linux 5.14): never used again during a boot, unlike an inode; else 0."""
-    try:
-        return int(struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
-    except OSError:
-        return 0
-
-
 @dataclass(slots=True)
 class Sandbox:
     """An open sandbox: its descriptor, a netlink socket inside it, and its cookie."""
@@ -140,12 +130,10 @@ def open_sandbox(path: str, handle: int | None = None) -> Sandbox:
     try:
         with entered(fd):
             netlink = Netlink()
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-                cookie = cookie_of(probe)
     except BaseException:
         os.close(fd)
         raise
-    return Sandbox(path, fd, netlink, cookie)
+    return Sandbox(path, fd, netlink, netlink.cookie())
 
 
 def own_identity() -> Identity:
