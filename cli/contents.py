@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cli.installation import Care, Item, conflist, unit
-from cli.places import CONF, Places, agent_command, has_systemd
+from cli.places import CONF, Places, has_systemd, own_command
 from net.address import IPNetwork
 
 CONFLIST = "10-isthmus.conflist"
@@ -54,7 +54,7 @@ def agent_files(places: Places, standalone: Path | None) -> list[Item]:
     items = [Item(target=config, content=example, mode=0o644, care=Care.KEEP)]
     if not places.is_this_host or has_systemd():
         own = [str(places.program_dir / "isthmus"), "agent"]
-        command = own if standalone else agent_command()
+        command = own if standalone else [*own_command(), "agent"]
         content = unit((CONF / UNIT).read_bytes(), command, config)
         items.append(Item(target=places.unit_dir / UNIT, content=content, mode=0o644))
     return items

@@ -205,12 +205,16 @@ def _picture(site: Any, results: dict[str, Any]) -> str:
 
 
 def _how_to_look(site: Any) -> None:
+    from cli.places import own_command
+
     names = [site.name(part) for part in ("host", "outside", "web", "shell", "brief")]
     _title("All of it goes on running.  To look around")
+    click.echo(f"  export ISTHMUS_SOCKET={site.socket_path}")
+    isthmus = " ".join(own_command())
     for command in (
-        f"isthmus status --socket {site.socket_path}",
-        f"isthmus attachments --socket {site.socket_path}",
-        f"isthmus ipam show --socket {site.socket_path}",
+        f"{isthmus} status",
+        f"{isthmus} attachments",
+        f"{isthmus} ipam show",
         f"ip netns exec {site.name('shell')} ip address",
         f"ip netns exec {site.name('shell')} ping -c 1 {_leases(site)['web'][0]}",
         f"ip netns exec {site.name('host')} nft list table inet isthmus-cni",

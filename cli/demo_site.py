@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cli.answers import Problem
-from cli.places import CONF, agent_command
+from cli.places import CONF, own_command
 from dataplane.netns import entered, open_path
 from dataplane.programs import Running, run
 
@@ -97,7 +97,7 @@ class Site:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(notify))
             ready.settimeout(0.2)
-            argv = [*self.inside("host"), *agent_command(), "--config", str(config)]
+            argv = [*self.inside("host"), *own_command(), "agent", "--config", str(config)]
             agent = Running(
                 argv, self.log, environment={**os.environ, "NOTIFY_SOCKET": str(notify)}
             )

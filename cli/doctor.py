@@ -99,7 +99,7 @@ def _conf_files(places: Places) -> list[Any]:
 
 
 def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
-    from cli.judge_files import judge_binaries, judge_leftovers
+    from cli.judge_files import judge_binaries, judge_leftovers, judge_standalone
     from dataplane.inspect import observe_network
 
     plugins = places.real(places.bin_dir)
@@ -120,7 +120,12 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
         and any(one.name[:1].isdigit() or ":" in one.name for one in path.iterdir())
     ]
     links = [link.name for link in observe_network().links]
-    return judge_binaries(found, present, recorded) + judge_leftovers(links, reference, found)
+    program = places.program_dir / "isthmus"
+    return (
+        judge_binaries(found, present, recorded)
+        + judge_standalone(found, program, is_there=places.real(program).exists())
+        + judge_leftovers(links, reference, found)
+    )
 
 
 def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:

@@ -6,6 +6,7 @@ Everything here is a function of its arguments.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cli.findings import Finding, error, info, warning
@@ -171,6 +172,21 @@ def judge_binaries(
         )
         for name, sha256 in recorded.items()
         if name in present and present[name] != sha256
+    ]
+
+
+def judge_standalone(
+    networks: Iterable[Network], program: Path, *, is_there: bool
+) -> list[Finding]:
+    """Networks that are to work without an agent, but have no program to do it."""
+    return [
+        error(
+            f"{network.file} says standalone, and there is no {program}",
+            "without an agent every verb on this network fails",
+            "make dist, then isthmus install",
+        )
+        for network in networks
+        if network.standalone and not is_there
     ]
 
 

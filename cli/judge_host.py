@@ -10,6 +10,7 @@ from cli.judge_files import Network
 from dataplane.features import Shortcomings
 from dataplane.firewall import Firewall, ForwardChain
 from dataplane.inspect import HostNetwork
+from net.address import IPNetwork
 
 _OUR_TABLES = "isthmus"
 _REMEDIES = {
@@ -46,12 +47,12 @@ def judge_subnets(networks: Iterable[Network], host: HostNetwork) -> list[Findin
     return findings
 
 
-def _overlapping(subnet: object, bridge: str, host: HostNetwork) -> set[tuple[str, str]]:
+def _overlapping(subnet: IPNetwork, bridge: str, host: HostNetwork) -> set[tuple[str, str]]:
     ours = {bridge} | {link.name for link in host.links if link.alias.startswith("isthmus")}
     seen = {
         (f"the address {found.address}", found.ifname)
         for found in host.addresses
-        if found.ifname not in ours and found.address.network.overlaps(subnet)  # type: ignore[arg-type]
+        if found.ifname not in ours and found.address.network.overlaps(subnet)
     }
     covered = {ifname for _, ifname in seen}
     return seen | {
@@ -60,7 +61,7 @@ def _overlapping(subnet: object, bridge: str, host: HostNetwork) -> set[tuple[st
         if found.ifname not in ours | covered
         and not found.ours
         and found.dst.prefixlen > 0
-        and found.dst.overlaps(subnet)  # type: ignore[arg-type]
+        and found.dst.overlaps(subnet)
     }
 
 

@@ -60,10 +60,10 @@ def has_systemd() -> bool:
     return Path("/run/systemd/system").is_dir()
 
 
-def agent_command() -> list[str]:
-    """How to run the agent from here without the standalone program."""
+def own_command() -> list[str]:
+    """How this very program is run again, from any directory."""
     if getattr(sys, "frozen", False):
-        return [str(Path(sys.executable).resolve()), "agent"]
+        return [str(Path(sys.executable).resolve())]
     if script := shutil.which("isthmus", path=str(Path(sys.executable).parent)):
-        return [script, "agent"]
-    return ["/usr/bin/env", f"PYTHONPATH={TREE}", sys.executable, "-m", "cli", "agent"]
+        return [script]
+    return ["/usr/bin/env", f"PYTHONPATH={TREE}", sys.executable, "-m", "cli"]

@@ -1,5 +1,7 @@
 """The command tree: lazy, and kind to typing errors."""
 
+import json
+import os
 import subprocess
 import sys
 
@@ -50,3 +52,24 @@ def test_neither_help_nor_the_plugin_imports_what_only_tables_and_metrics_need()
     )
 
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_with_a_command_of_a_runtime_it_is_the_plugin_and_imports_no_command_line() -> None:
+    script = (
+        "import sys, cli.__main__\n"
+        "status = cli.__main__.main()\n"
+        "sys.stderr.write(str('click' in sys.modules))\n"
+        "sys.exit(status)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"CNI_COMMAND": "VERSION"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+    assert done.stderr == "False"

@@ -1,9 +1,17 @@
 """Findings about network lists, plugins, and what other plugins left."""
 
 import json
+from pathlib import Path
 
 from cli.findings import Severity
-from cli.judge_files import ConfFile, Network, judge_binaries, judge_leftovers, networks
+from cli.judge_files import (
+    ConfFile,
+    Network,
+    judge_binaries,
+    judge_leftovers,
+    judge_standalone,
+    networks,
+)
 from cli.places import CONF
 
 OURS = ConfFile("10-isthmus.conflist", (CONF / "10-isthmus.conflist").read_bytes())
@@ -120,3 +128,11 @@ def test_leftovers_of_others_are_named_but_our_own_bridge_is_not() -> None:
 
 def test_a_bridge_cni0_that_no_network_of_ours_uses_is_a_leftover() -> None:
     assert len(judge_leftovers(["cni0"], [], [])) == 1
+
+
+def test_a_standalone_network_needs_the_program() -> None:
+    alone, bound = (Network(file="f", name="n", standalone=one) for one in (True, False))
+    program = Path("/opt/isthmus/isthmus")
+
+    assert len(judge_standalone([alone, bound], program, is_there=False)) == 1
+    assert judge_standalone([alone, bound], program, is_there=True) == []

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from cli.places import CONF, Places, agent_command
+from agent.version import VERSION
+from cli.places import CONF, Places, own_command
+from dataplane.programs import run
 
 
 def test_paths_are_put_below_the_root() -> None:
@@ -18,8 +20,7 @@ def test_the_data_files_are_beside_the_code() -> None:
     assert (CONF / "10-isthmus.conflist").is_file()
 
 
-def test_the_agent_can_be_run_from_anywhere() -> None:
-    command = agent_command()
+def test_this_program_can_be_run_again_from_anywhere(tmp_path: Path) -> None:
+    done = run(["/usr/bin/env", "-C", str(tmp_path), *own_command(), "--version"])
 
-    assert command[-1] == "agent"
-    assert Path(command[0]).is_absolute()
+    assert (done.status, done.stdout) == (0, f"isthmus, version {VERSION}\n")
