@@ -185,8 +185,8 @@ class Allocator:
                 self._release(who, self._slots[who])
             if forgotten := self._ledger.forget(now_ns):
                 self._writer.submit((Forget(forgotten),), lambda error: None)
-        if self._writer.failure:
-            self._writer.probe()
+        if self._writer.failure or self._writer.doubtful:
+            self._writer.mend(self._to_memory)
         return tuple(expired)
 
     def rewrite(self, open_next: Callable[[], Store]) -> Future[None]:
@@ -319,16 +319,25 @@ class Allocator:
         return now_ns - since_ns >= self._cooldown_ns
 
     def _to_memory(self, found: Snapshot) -> Sequence[Change]:
-        """Return the changes from *found* to what is known to be durable."""
+        """Return the changes from *found* to what is known to be durable, none if it is that."""
         with self._lock:
-            records = [Put(slot.durable) for slot in self._slots.values() if slot.durable]
-            history = [
+            durable = {who: slot.durable for who, slot in self._slots.items() if slot.durable}
+            idle = dict(self._ledger.idle())
+        stored = {record.who: record for record in found.records}
+        stale = [Delete(who) for who, record in stored.items() if record != durable.get(who)]
+        missing = [Put(record) for who, record in durable.items() if record != stored.get(who)]
+        history = {
+            one.address: self._of_this_boot(one.boot_id, one.released_ns) for one in found.history
+        }
+        forgotten = Forget(tuple(address for address in history if address not in idle))
+        released = Remember(
+            tuple(
                 Released(address, self._boot_id, since_ns)
-                for address, since_ns in self._ledger.idle()
-            ]
-        stale = [Delete(record.who) for record in found.records]
-        forgotten = Forget(tuple(one.address for one in found.history))
-        return [*stale, forgotten, *records, Remember(tuple(history))]
+                for address, since_ns in idle.items()
+                if history.get(address) != since_ns
+            )
+        )
+        return [*stale, forgotten, *missing, released]
 
     def _compare(self, store: Store) -> list[str]:
         # In the writer's thread nothing becomes durable meanwhile, so this is exact.

@@ -44,8 +44,9 @@ class _Unit:
 class Writer:
     """Owns *store*: only its thread touches it.
 
-    *failure* is why the last commit failed ("" if it did not): the disk, not one change; and
-    *damaged* that no commit will succeed before `replace`.
+    *failure* is why the last commit failed ("" if it did not): the disk, not one change;
+    *damaged* that no commit will succeed before `replace`; *doubtful* that a commit failed which
+    the disk may have all the same, as when the sync at its end did: `mend` finds out.
     """
 
     def __init__(self, store: Store, *, batch: int = BATCH) -> None:
@@ -56,6 +57,7 @@ class Writer:
         self._closed = False
         self.failure = ""
         self.damaged = False
+        self.doubtful = False
         self._thread = Thread(target=self._work, name="lease-writer", daemon=True)
         self._thread.start()
 
@@ -109,19 +111,25 @@ class Writer:
                 self._note(exc)
                 raise
             self._note(None)
+            self.doubtful = False
 
         return self.run(swap)
 
-    def probe(self) -> None:
-        """Find out, in the thread, whether the disk takes writes again."""
+    def mend(self, changes: Callable[[Snapshot], Sequence[Change]]) -> None:
+        """Find out, in the thread, whether the disk takes writes again; then make *changes* to it.
+
+        Without them an address could be taken for ever by a commit that nobody believes in.
+        """
 
         def attempt(store: Store) -> None:
             try:
                 store.probe()
+                store.commit(changes(store.load()))
             except StoreUnavailable as exc:
                 self._note(exc)
             else:
                 self._note(None)
+                self.doubtful = False
 
         self.run(attempt)
 
@@ -171,6 +179,7 @@ class Writer:
             return exc
         except StoreUnavailable as exc:
             self._note(exc)
+            self.doubtful = True
             return exc
         except Exception as exc:  # noqa: BLE001  a change the store cannot even write
             return exc

@@ -1,6 +1,6 @@
 """The allocator: decided in memory, followed by the disk, true after any failure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from threading import Thread
@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ipam.allocator import Allocator
 from ipam.errors import AddressUnavailable, InvalidRange, NoFreeAddress, StoreUnavailable
 from ipam.leases import Attachment, Leases, Record, State, Wanted
-from ipam.store import MemoryStore, Put, Released, Remember, Store, UnusableStore
+from ipam.store import Change, MemoryStore, Put, Released, Remember, Store, UnusableStore
 from tests.unit.ipam.cases import (
     BOOT,
     WAIT_S,
@@ -494,6 +494,33 @@ def test_broken_store_refuses_reservations_until_it_works(
 
     assert leases.degraded == ""
     assert reserve(leases, who(2))
+
+
+class ForgetfulDisk(FragileStore):
+    """Does what it says it did not: a sync that failed after the write."""
+
+    def commit(self, changes: Iterable[Change]) -> None:
+        full, self.full = self.full, False
+        super().commit(changes)
+        self.full = full
+        if full:
+            raise StoreUnavailable("disk I/O error")
+
+
+def test_commit_that_took_effect_though_it_failed_is_taken_back(start: Start) -> None:
+    store = ForgetfulDisk()
+    leases = start(store)
+    store.full = True
+    leases.reserve(who(1), NET)
+    leases.hold(record(who(1), "10.0.0.2/29")).exception(WAIT_S)
+    store.full = False
+    leases.abandon(who(1)).result(WAIT_S)
+    assert leases.check() != []
+
+    leases.expire()
+
+    assert leases.check() == []
+    assert store.load().records == ()
 
 
 def test_suspended_allocator_adopts_but_does_not_reserve(leases: Allocator) -> None:

@@ -101,21 +101,24 @@ def test_dead_disk_fails_the_whole_batch_and_is_told_until_it_works(
     store.full = False
     writer.submit(put(2, "10.0.0.2/24"), ignore).result(WAIT_S)
 
-    assert writer.failure == ""
+    assert (writer.failure, writer.doubtful) == ("", True)
 
 
-def test_probe_finds_out_that_the_disk_works_again(writer: Writer, store: FragileStore) -> None:
+def test_mending_finds_out_that_the_disk_works_again_and_changes_what_is_on_it(
+    writer: Writer, store: FragileStore
+) -> None:
     store.full = True
     writer.submit(put(1, "10.0.0.1/24"), ignore).exception(WAIT_S)
-    writer.probe()
+    writer.mend(lambda found: put(2, "10.0.0.2/24"))
     writer.run(lambda _: None).result(WAIT_S)
-    assert writer.failure == "disk full"
+    assert (writer.failure, writer.doubtful) == ("disk full", True)
 
     store.full = False
-    writer.probe()
+    writer.mend(lambda found: put(2, "10.0.0.2/24"))
     writer.run(lambda _: None).result(WAIT_S)
 
-    assert writer.failure == ""
+    assert (writer.failure, writer.doubtful) == ("", False)
+    assert [record.who for record in store.load().records] == [who(2)]
 
 
 class BuggyStore(MemoryStore):
