@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.installation import Care, Item, conflist, unit
+from cli.installation import Care, Item, agent_config, conflist, unit
 from cli.places import CONF, Places, has_systemd, own_command
 from net.address import IPNetwork
 
@@ -50,12 +50,12 @@ def program(places: Places, standalone: Path | None) -> list[Item]:
 def agent_files(places: Places, standalone: Path | None) -> list[Item]:
     """The agent's configuration, which is the operator's once it is there, and its unit."""
     config = places.config_dir / "agent.toml"
-    example = (CONF / "agent.toml").read_bytes()
+    example = agent_config((CONF / "agent.toml").read_bytes(), places.state_dir)
     items = [Item(target=config, content=example, mode=0o644, care=Care.KEEP)]
     if not places.is_this_host or has_systemd():
         own = [str(places.program_dir / "isthmus"), "agent"]
         command = own if standalone else [*own_command(), "agent"]
-        content = unit((CONF / UNIT).read_bytes(), command, config)
+        content = unit((CONF / UNIT).read_bytes(), command, config, places.state_dir)
         items.append(Item(target=places.unit_dir / UNIT, content=content, mode=0o644))
     return items
 

@@ -35,8 +35,9 @@ def demo(keep: bool) -> None:
         raise Problem("the launcher is not built: make launcher")
     suffix = secrets.token_hex(2)
     site = Site(suffix, Path(f"/run/isthmus-demo-{suffix}"), launcher)
-    # SIGTERM must clean up as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupted)
+    # A terminal that closes, or a service that stops us, must clean up as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
     with site.undo:
         try:
             _play(site)

@@ -111,6 +111,8 @@ def install(  # noqa: PLR0913, PLR0917 - click passes each by its name
     changed = installer.put(before)
     _start(places, no_start=no_start, changed=changed)
     installer.put(last)
+    for variable, path in places.unknown_to_launcher():
+        note(f"The launcher does not know {path}: set {variable} to it for the runtime.")
     if places.is_this_host:
         note("Look for trouble by: isthmus doctor")
 

@@ -69,7 +69,14 @@ def conflist(template: bytes, subnets: Sequence[IPNetwork], bridge: str | None) 
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def unit(template: bytes, command: Sequence[str], config: Path) -> bytes:
+def unit(template: bytes, command: Sequence[str], config: Path, state_dir: Path) -> bytes:
     """The systemd unit of *template*, started by *command*."""
     line = " ".join([*command, "--config", str(config)])
-    return template.replace(b"@AGENT@", line.encode())
+    return template.replace(b"@AGENT@", line.encode()).replace(b"@STATE@", bytes(state_dir))
+
+
+def agent_config(template: bytes, state_dir: Path) -> bytes:
+    """The example configuration, with *state_dir* set where it is not the default."""
+    default = b'#state_dir = "/var/lib/isthmus"\n'
+    wanted = f'state_dir = "{state_dir}"\n'.encode()
+    return template if default == b"#" + wanted else template.replace(default, wanted)

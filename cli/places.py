@@ -31,6 +31,16 @@ class Places:
     def manifest(self) -> Path:
         return self.real(self.state_dir) / "manifest.json"
 
+    def unknown_to_launcher(self) -> list[tuple[str, Path]]:
+        """Paths other than those built into the launcher, and the variables that tell it."""
+        usual = Places()
+        wanted = []
+        if self.state_dir != usual.state_dir:
+            wanted.append(("ISTHMUS_SPOOL", self.state_dir / "spool"))
+        if self.program_dir != usual.program_dir:
+            wanted.append(("ISTHMUS_STANDALONE", self.program_dir / "isthmus"))
+        return wanted
+
     @property
     def is_this_host(self) -> bool:
         return self.root.resolve() == Path("/")

@@ -38,7 +38,7 @@ def uninstall(socket: str, purge: bool, force: bool, **directories: Path) -> Non
             raise Problem("uninstalling needs root: use sudo")
         _refuse_if_in_use(places, socket, force=force)
     manifest = _manifest(places)
-    lists = [one for one in manifest.files if Path(one.path).parent == places.conf_dir]
+    lists = [one for one in manifest.files if one.path.endswith(".conflist")]
     others = [one for one in reversed(manifest.files) if one not in lists]
     for placed in lists:
         _remove(places, placed.path, placed.saved, placed.sha256, purge=purge)

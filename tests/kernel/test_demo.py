@@ -62,7 +62,7 @@ def test_it_works_in_one_go_and_leaves_nothing() -> None:
     assert left(suffix_of(output)) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_leaves_nothing(number: signal.Signals) -> None:
     demo = start()
     assert demo.stdout

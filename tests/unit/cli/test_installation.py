@@ -11,7 +11,7 @@ import pytest
 
 from agent.config import AgentConfig
 from agent.config import parse as parse_agent
-from cli.installation import Action, Care, conflist, decide, unit
+from cli.installation import Action, Care, agent_config, conflist, decide, unit
 from cli.places import CONF
 from cni.config import parse
 from cni.environment import Call, Verb
@@ -67,10 +67,12 @@ def test_subnets_replace_ranges_and_bring_a_default_route_for_their_families() -
 def test_the_unit_starts_the_agent_with_its_configuration() -> None:
     template = (CONF / "isthmus-agent.service").read_bytes()
 
-    made = unit(template, ["/opt/isthmus/isthmus", "agent"], Path("/etc/isthmus/agent.toml"))
+    config, state = Path("/etc/isthmus/agent.toml"), Path("/srv/isthmus")
+    made = unit(template, ["/opt/isthmus/isthmus", "agent"], config, state)
 
     line = b"ExecStart=/opt/isthmus/isthmus agent --config /etc/isthmus/agent.toml\n"
     assert line in made
+    assert b"RequiresMountsFor=/srv/isthmus\n" in made
     assert b"Type=notify\n" in made
     assert b"WatchdogSec=" in made
     assert b"@" not in made
@@ -84,3 +86,12 @@ def test_the_example_configuration_has_every_key_with_its_default() -> None:
 
     assert set(document) == {field.name for field in fields(AgentConfig)}
     assert parse_agent(document) == AgentConfig()
+
+
+def test_another_state_directory_is_written_into_the_configuration() -> None:
+    example = (CONF / "agent.toml").read_bytes()
+
+    changed = parse_agent(tomllib.loads(agent_config(example, Path("/srv/x")).decode()))
+
+    assert changed == AgentConfig(state_dir=Path("/srv/x"))
+    assert agent_config(example, AgentConfig().state_dir) == example

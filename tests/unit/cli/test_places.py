@@ -24,3 +24,13 @@ def test_this_program_can_be_run_again_from_anywhere(tmp_path: Path) -> None:
     done = run(["/usr/bin/env", "-C", str(tmp_path), *own_command(), "--version"])
 
     assert (done.status, done.stdout) == (0, f"isthmus, version {VERSION}\n")
+
+
+def test_paths_that_the_launcher_does_not_know_are_named_with_their_variables() -> None:
+    places = Places(state_dir=Path("/srv/s"), program_dir=Path("/srv/p"))
+
+    assert Places().unknown_to_launcher() == []
+    assert places.unknown_to_launcher() == [
+        ("ISTHMUS_SPOOL", Path("/srv/s/spool")),
+        ("ISTHMUS_STANDALONE", Path("/srv/p/isthmus")),
+    ]

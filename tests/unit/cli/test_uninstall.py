@@ -31,6 +31,21 @@ def test_nothing_is_left_and_doing_it_again_is_fine(run: Run, root: Path) -> Non
     assert again.output == "Nothing of isthmus is installed.\n"
 
 
+def test_the_network_list_goes_first_wherever_it_was_put(run: Run, tmp_path: Path) -> None:
+    launcher, root = tmp_path / "launcher", tmp_path / "other"
+    launcher.write_bytes(b"")
+    root.mkdir()
+    run(
+        "install", "--no-program", "--root", root, "--launcher", launcher,
+        "--conf-dir", "/srv/net.d",
+    )  # fmt: skip
+
+    result = run("uninstall", "--root", root)
+
+    assert result.output.startswith("remove   /srv/net.d/10-isthmus.conflist\n")
+    assert list(root.iterdir()) == []
+
+
 def test_what_an_operator_edited_is_set_aside(run: Run, root: Path) -> None:
     (root / "etc/isthmus/agent.toml").write_text("max_parallel = 8\n")
 
