@@ -71,7 +71,7 @@ class Reconciler:
     node: Node
     leases: Allocator
     links: Links
-    resync: Callable[[Iterable[Published]], int]
+    resync: Callable[[Callable[[], Iterable[Published]]], int]
     grace_s: float
     _suspects: dict[str, int] = field(default_factory=dict)
     _round: threading.Lock = field(default_factory=threading.Lock)
@@ -164,7 +164,7 @@ class Reconciler:
     def _program(self, report: Report) -> None:
         """Bring nftables in line; without it, what needs none goes on."""
         try:
-            report.repaired += self.resync(self._published())
+            report.repaired += self.resync(self._published)
         except DataplaneError as exc:
             log.warning("nftables not in line, will retry", extra={"error": str(exc)})
             report.failed += 1

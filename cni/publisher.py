@@ -8,12 +8,13 @@ change observes first.  A table exists from the first element that it is needed 
 import logging
 import threading
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol as Seam
 
 from cni.desired import Desired
+from cni.journal import Journal
 from cni.nat import Flow, Published, flows
 from dataplane.errors import DataplaneError, NetlinkError, NftUnavailable
 from dataplane.nft.objects import Element, Family, Protocol
@@ -83,6 +84,7 @@ class Publisher:
         self._conntrack = conntrack
         self._desired = Desired(published or ())
         self._in_sync = published is not None
+        self._journal = Journal()
         self._waiting: list[_Change] = []
         self._queue = threading.Lock()
         self._leader = threading.Lock()
@@ -103,13 +105,17 @@ class Publisher:
         """
         self._submit(_Change(who, None))
 
-    def resync(self, published: Iterable[Published]) -> int:
-        """Bring the kernel to exactly *published*, whatever it has; returns elements changed.
+    def resync(self, stored: Callable[[], Iterable[Published]]) -> int:
+        """Bring the kernel to what is *stored*, whatever it has; returns elements changed.
 
+        Changes go on while *stored* is read, and win over what it says.  One caller at a time.
         Raises DataplaneError.
         """
         with self._leader:
-            self._desired = Desired(published)
+            self._journal.begin()
+        read = list(stored())
+        with self._leader:
+            self._desired = Desired(self._journal.end(read))
             self._in_sync = True
             self._doubt()
             return self._program(frozenset(), frozenset())
@@ -181,8 +187,12 @@ class Publisher:
             for change in batch:
                 if change.published:
                     self._desired.put(change.who, former[change.who])
+                else:
+                    self._journal.record(change.who, None)
             self._doubt()
             raise
+        for change in batch:
+            self._journal.record(change.who, change.published)
 
     def _doubt(self) -> None:
         for side in self._sides.values():

@@ -52,7 +52,7 @@ class Lab:
 
     def publish(self, *published: Published) -> None:
         with inside(self.host), self.publisher() as publisher:
-            publisher.resync(published)
+            publisher.resync(lambda: published)
 
     def publisher(self) -> "Opened":
         return Opened()

@@ -11,7 +11,7 @@ from cni.publisher import Publisher, Table
 from cni.tables import HOST_PORT, MAC_GUARD, NAT
 from dataplane.errors import NftError
 from dataplane.nft.elements import Elements
-from dataplane.nft.objects import Family, Protocol, element
+from dataplane.nft.objects import Family, Protocol, Skeleton, element
 from dataplane.nft.runner import NftRunner
 from dataplane.nft.table import NftTable
 from net.address import IPAddress
@@ -68,7 +68,7 @@ def test_thousands_of_the_largest_elements_go_in_and_out(table: Table) -> None:
 
 def test_many_threads_at_once_end_with_the_plan(table: Table) -> None:
     publisher = Publisher({Family.INET: table}, NoFlows())
-    publisher.resync([])
+    publisher.resync(lambda: [])
     crowd = [
         pod(f"p{number}", f"10.1.0.{number}/24", masquerade=True, port_mappings=(Port(number),))
         for number in range(2, 82)
@@ -95,12 +95,20 @@ class NoFlows:
 
 
 @pytest.mark.parametrize("skeleton", [NAT, MAC_GUARD], ids=lambda each: each.family.name)
-def test_nft_takes_each_skeleton_again_and_again(namespace: Namespace, skeleton: object) -> None:
+def test_nft_takes_each_skeleton_again_and_again(namespace: Namespace, skeleton: Skeleton) -> None:
     runner = NftRunner()
     for _ in range(2):
-        runner.load(skeleton.script())  # type: ignore[attr-defined]
+        runner.load(skeleton.script())
 
     assert namespace.run("nft", "list", "tables").count("isthmus-cni") == 1
+
+
+@pytest.mark.parametrize("skeleton", [NAT, MAC_GUARD], ids=lambda each: each.family.name)
+def test_probing_leaves_nothing(namespace: Namespace, skeleton: Skeleton) -> None:
+    with Elements() as elements:
+        NftTable(skeleton, NftRunner(), elements).probe()
+
+    assert namespace.run("nft", "list", "tables") == ""
 
 
 def test_what_nft_lists_loads_again(table: Table, namespace: Namespace) -> None:

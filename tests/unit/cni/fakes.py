@@ -200,9 +200,9 @@ class FakeKernel:
         same = self.published.get(published.who) == published
         return [] if same else [f"nft elements of {published.who}"]
 
-    def resync(self, published: Any) -> int:
+    def resync(self, stored: Any) -> int:
         with self._step("resync"):
-            wanted = {each.who: each for each in published}
+            wanted = {each.who: each for each in stored()}
             changed = len(wanted.items() ^ self.published.items())
             self.published = wanted
             return changed

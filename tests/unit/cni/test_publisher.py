@@ -95,7 +95,7 @@ def test_nothing_of_others_is_taken_away_before_it_is_known_who_is_there() -> No
     late = pod("a", "10.1.0.2/24", started=2, port_mappings=(Port(80),))
     publisher.publish(late)
     unsure = table.elements
-    publisher.resync([late])
+    publisher.resync(lambda: [late])
 
     assert unsure is not None
     assert plan([late]) <= unsure
@@ -107,12 +107,25 @@ def test_resync_mends_whatever_it_finds() -> None:
     host = Host()
     host.publisher.publish(A)
     host.nat.elements = plan([GUARDED])
-    changed = host.publisher.resync([A, B])
-    again = host.publisher.resync([A, B])
+    changed = host.publisher.resync(lambda: [A, B])
+    again = host.publisher.resync(lambda: [A, B])
 
     assert host.elements == plan([A, B])
     assert changed > 0
     assert again == 0
+
+
+def test_changes_while_the_store_is_read_are_kept() -> None:
+    host = Host(A)
+
+    def read() -> list[Published]:
+        host.publisher.publish(B)
+        host.publisher.withdraw(A.who)
+        return [A]
+
+    host.publisher.resync(read)
+
+    assert host.elements == plan([B])
 
 
 @pytest.mark.parametrize("vanished", [None, frozenset()], ids=["table", "elements"])
@@ -129,7 +142,7 @@ def test_a_change_finds_out_that_somebody_flushed_and_puts_all_back(
 
 def test_a_refused_publish_leaves_the_attachment_as_it_was() -> None:
     host = Host(A)
-    host.publisher.resync([A])
+    host.publisher.resync(lambda: [A])
     host.nat.failures = [NetlinkError(errno.ENOMEM, "add")] * 2
 
     with pytest.raises(NetlinkError):
@@ -141,7 +154,7 @@ def test_a_refused_publish_leaves_the_attachment_as_it_was() -> None:
 
 def test_a_change_that_failed_once_is_tried_again_from_what_the_kernel_has() -> None:
     host = Host(A)
-    host.publisher.resync([A])
+    host.publisher.resync(lambda: [A])
     host.nat.late = [NetlinkError(errno.ENOBUFS, "answer lost")]
     host.publisher.publish(B)
 
@@ -150,7 +163,7 @@ def test_a_change_that_failed_once_is_tried_again_from_what_the_kernel_has() -> 
 
 def test_a_withdrawal_that_failed_is_made_good_by_the_next_change() -> None:
     host = Host(A, B)
-    host.publisher.resync([A, B])
+    host.publisher.resync(lambda: [A, B])
     host.nat.failures = [NetlinkError(errno.ENOMEM, "delete")] * 2
 
     with pytest.raises(NetlinkError):
@@ -204,7 +217,7 @@ def test_flows_that_cannot_be_forgotten_fail_nobody() -> None:
 
 def test_check_tells_what_is_missing_and_nothing_else() -> None:
     host = Host(A, B)
-    host.publisher.resync([A, B])
+    host.publisher.resync(lambda: [A, B])
     complete = host.publisher.missing(A)
     host.nat.elements = plan([B])
     incomplete = host.publisher.missing(A)
@@ -222,14 +235,14 @@ def test_a_port_that_a_later_attachment_took_is_not_missing() -> None:
         pod(name, started=at, port_mappings=(Port(80),)) for name, at in (("a", 1), ("b", 2))
     )
     host = Host()
-    host.publisher.resync([early, late])
+    host.publisher.resync(lambda: [early, late])
 
     assert host.publisher.missing(early) == []
 
 
 def test_removing_takes_the_tables_away() -> None:
     host = Host(A, GUARDED)
-    host.publisher.resync([A, GUARDED])
+    host.publisher.resync(lambda: [A, GUARDED])
     host.publisher.remove()
 
     assert host.nat.elements is None
@@ -261,7 +274,7 @@ def burst(*rest: Published) -> tuple[SlowTable, list[BaseException | None], Coun
     """Publish A, and *rest* while A is being committed; returns what each of *rest* raised."""
     table = SlowTable()
     publisher = Counted({Family.INET: table}, Flows())
-    publisher.resync([pod("z", "10.1.0.99/24", masquerade=True)])
+    publisher.resync(lambda: [pod("z", "10.1.0.99/24", masquerade=True)])
     table.transactions = 0
     with ThreadPoolExecutor(len(rest) + 1) as pool:
         first = pool.submit(publisher.publish, A)

@@ -43,7 +43,7 @@ class Scripts:
     def load(self, script: str, *, check: bool = False) -> None:
         if self.failure:
             raise self.failure
-        self.loaded.append(script)
+        self.loaded.append(f"checked: {script}" if check else script)
 
 
 def test_a_table_as_made_gives_the_elements_of_all_its_sets() -> None:
@@ -101,3 +101,10 @@ def test_a_table_of_any_layout_is_removed(kernel: Kernel) -> None:
 
 def test_removing_what_is_not_there_needs_no_nft() -> None:
     NftTable(NAT, Scripts(NftUnavailable("no nft")), Kernel()).remove()
+
+
+def test_probing_only_asks() -> None:
+    runner = Scripts()
+    NftTable(NAT, runner, Kernel()).probe()
+
+    assert runner.loaded == [f"checked: {NAT.script()}"]
