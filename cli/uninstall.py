@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,19 +35,19 @@ def uninstall(socket: str, purge: bool, force: bool, **directories: Path) -> Non
     """
     places = Places(**directories)
     if places.is_this_host:
-        if os.geteuid() != 0:
-            raise Problem("uninstalling needs root: use sudo")
         _refuse_if_in_use(places, socket, force=force)
     manifest = _manifest(places)
     lists = [one for one in manifest.files if one.path.endswith(".conflist")]
     others = [one for one in reversed(manifest.files) if one not in lists]
-    for placed in lists:
-        _remove(places, placed.path, placed.saved, placed.sha256, purge=purge)
+    _remove(places, lists, purge=purge)
+    had_unit = _has_unit(places)
+    if had_unit:
+        _systemctl("disable", "--now", UNIT)
     if places.is_this_host:
-        _stop_agent(places)
         _clean_kernel(places)
-    for placed in others:
-        _remove(places, placed.path, placed.saved, placed.sha256, purge=purge)
+    _remove(places, others, purge=purge)
+    if had_unit:
+        _systemctl("daemon-reload")
     places.manifest.unlink(missing_ok=True)
     if purge:
         _purge(places)
@@ -73,22 +74,25 @@ def _manifest(places: Places) -> Manifest:
     return found
 
 
-def _remove(places: Places, path: str, saved: str, sha256: str, *, purge: bool) -> None:
-    """Remove one file; one that was edited since is the operator's work and is set aside."""
-    real = places.real(Path(path))
-    present = digest_of(real)
-    if present is not None and present != sha256 and not purge:
-        aside = real.with_name(real.name + _EDITED)
-        shutil.copy2(real, aside)
-        note(f"{path} was edited: kept as {path}{_EDITED}")
-    take_away(real, places.real(Path(saved)) if saved else None)
-    if present is not None:
-        click.echo(f"remove   {path}")
+def _remove(places: Places, files: Iterable[Placed], *, purge: bool) -> None:
+    """Remove *files*; one that was edited since is the operator's work and is set aside."""
+    for placed in files:
+        real = places.real(Path(placed.path))
+        present = digest_of(real)
+        if present is not None and present != placed.sha256 and not purge:
+            shutil.copy2(real, real.with_name(real.name + _EDITED))
+            note(f"{placed.path} was edited: kept as {placed.path}{_EDITED}")
+        take_away(real, places.real(Path(placed.saved)) if placed.saved else None)
+        if present is not None:
+            click.echo(f"remove   {placed.path}")
 
 
 def _refuse_if_in_use(places: Places, socket: str, *, force: bool) -> None:
+    """Raise Problem while an agent of nobody's runs or, unless *force*, containers are attached."""
     from dataplane.inspect import lock_is_held
 
+    if os.geteuid() != 0:
+        raise Problem("uninstalling needs root: use sudo")
     if not _has_unit(places) and lock_is_held(places.state_dir / "lock"):
         raise Problem(
             f"an agent that systemd did not start is running (it holds {places.state_dir}/lock): "
@@ -109,17 +113,18 @@ def _refuse_if_in_use(places: Places, socket: str, *, force: bool) -> None:
         )
 
 
-def _stop_agent(places: Places) -> None:
+def _systemctl(*words: str) -> None:
     from dataplane.programs import run
 
-    if _has_unit(places):
-        done = run(["systemctl", "disable", "--now", UNIT])
-        if done.status:
-            raise Problem(f"systemctl disable --now {UNIT}: {done.complaint}")
+    done = run(["systemctl", *words])
+    if done.status:
+        raise Problem(f"systemctl {' '.join(words)}: {done.complaint}")
 
 
 def _has_unit(places: Places) -> bool:
-    return has_systemd() and places.real(places.unit_dir / UNIT).exists()
+    """systemd has our unit: on this host, not in a tree to be shipped."""
+    unit = places.real(places.unit_dir / UNIT)
+    return places.is_this_host and has_systemd() and unit.exists()
 
 
 def _clean_kernel(places: Places) -> None:

@@ -162,3 +162,49 @@ def test_a_host_is_left_as_it_was_found() -> None:
     assert "isthmus/c1/eth0" in said["refused"]
     assert "changes of net/ipv4/ip_forward" in said["forced"]
     assert said["difference"] == "none\n", done.stdout + done.stderr
+
+
+UNDER_SYSTEMD = """
+set -eu
+mount --make-rprivate /
+for place in /opt /var/lib /etc/cni /etc/systemd /run; do mount -t tmpfs none $place; done
+mkdir -p /run/systemd/system /run/bin
+cat > /run/bin/systemctl <<'END'
+#!/bin/sh
+echo "systemctl $*, lists: $(ls /etc/cni/net.d 2> /dev/null)"  >> /run/calls
+END
+chmod +x /run/bin/systemctl
+PATH=/run/bin:$PATH
+places="--config-dir /opt/etc --command-dir /opt/bin"
+"$PYTHON" -m cli install --no-program $places > /run/log
+cp /etc/systemd/system/isthmus-agent.service /run/unit
+"$PYTHON" -m cli install --no-program $places
+"$PYTHON" -m cli uninstall $places > /run/log
+cat /run/calls; grep ^ExecStart /run/unit; find /etc/systemd /etc/cni /opt -type f
+"""
+
+
+def test_systemd_runs_the_agent_before_any_list_names_it_and_stops_it_after() -> None:
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "bash", "-c", UNDER_SYSTEMD],
+        cwd=TREE,
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(TREE)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    calls = [line for line in done.stdout.splitlines() if line.startswith("systemctl")]
+    listed = "10-isthmus.conflist"
+    assert calls == [
+        "systemctl daemon-reload, lists: ",
+        "systemctl enable isthmus-agent.service, lists: ",
+        "systemctl restart isthmus-agent.service, lists: ",
+        f"systemctl daemon-reload, lists: {listed}",
+        f"systemctl enable isthmus-agent.service, lists: {listed}",
+        f"systemctl start isthmus-agent.service, lists: {listed}",
+        "systemctl disable --now isthmus-agent.service, lists: ",
+        "systemctl daemon-reload, lists: ",
+    ], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].endswith("agent --config /opt/etc/agent.toml")
