@@ -307,7 +307,8 @@ def made_machine(directory: Path, binary: str, **options: Any) -> Iterator[Machi
         yield machine
     finally:
         machine.close()
-        sys.stdout.write(f"---- {machine.log}\n{machine.tail()}\n")  # shown when a test failed
+        if tail := machine.tail():
+            sys.stdout.write(f"---- {machine.log}\n{tail}\n")  # shown when a test failed
         _gone(host)
 
 
