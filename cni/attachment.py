@@ -14,6 +14,7 @@ on its node's blocks; they are of host scope, so that the host never chooses one
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import (
     IPv4Interface,
     IPv4Network,
@@ -32,7 +33,7 @@ from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec, encode
 from dataplane.model import Bridge, BridgePort, Route, Sandbox, Veth
 from ipam.leases import Attachment, Lease, Record, State
-from net.address import IPAddress
+from net.address import IPAddress, IPInterface
 
 HOST_PREFIX = "isth"
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
@@ -83,13 +84,13 @@ def plan(who: Attachment, spec: Spec, *, started_ns: int, seed: str = "") -> San
     name = host_name(who)
     veth = Veth(
         host_name=name,
-        host_mac=_mac(f"host\0{name}"),
+        host_mac=_host_mac(name),
         pod_name=who.ifname,
         pod_mac=spec.pod_mac,
         mtu=spec.mtu,
         alias=alias(who, spec, started_ns=started_ns),
     )
-    addresses = tuple(ip.address for ip in spec.ips)
+    addresses = _pod_addresses(spec)
     if spec.bridge:
         return Sandbox(
             veth=veth,
@@ -103,7 +104,7 @@ def plan(who: Attachment, spec: Spec, *, started_ns: int, seed: str = "") -> San
     families = {address.version for address in addresses}
     return Sandbox(
         veth=veth,
-        addresses=tuple(ip_interface(address.ip) for address in addresses),
+        addresses=addresses,
         pod_routes=(*_link_routes(families), *spec.routes),
         host_addresses=tuple(g for g in (_GATEWAY4, _GATEWAY6) if g.version in families),
         host_routes=tuple(ip_network(address.ip) for address in addresses),
@@ -118,7 +119,7 @@ def bridge(spec: Spec, *, seed: str = "") -> Bridge | None:
     if wanted is None:
         return None
     gateways = {
-        ip_interface(f"{ip.gateway}/{ip.address.network.prefixlen}")
+        _on_subnet(ip.gateway, ip.address.network.prefixlen)
         for ip in spec.ips
         if ip.gateway and wanted.gateway
     }
@@ -151,10 +152,9 @@ def published(record: Record, spec: Spec) -> Published:
 
 def result(who: Attachment, spec: Spec, *, sandbox: str, bridge_mac: str, dns: DNS) -> Result:
     """What ADD answers: every interface made, the pod side last (SPEC.md, "ADD Success")."""
-    made = plan(who, spec, started_ns=0)
-    mtu = spec.mtu
+    mtu, name = spec.mtu, host_name(who)
     interfaces = [
-        Interface(name=made.veth.host_name, mac=made.veth.host_mac, mtu=mtu),
+        Interface(name=name, mac=_host_mac(name), mtu=mtu),
         Interface(name=who.ifname, mac=spec.pod_mac, mtu=mtu, sandbox=sandbox),
     ]
     if spec.bridge:
@@ -164,7 +164,7 @@ def result(who: Attachment, spec: Spec, *, sandbox: str, bridge_mac: str, dns: D
         interfaces=tuple(interfaces),
         ips=tuple(
             IPConfig(address=address, gateway=ip.gateway, interface=pod_side)
-            for address, ip in zip(made.addresses, spec.ips, strict=True)
+            for address, ip in zip(_pod_addresses(spec), spec.ips, strict=True)
         ),
         routes=spec.routes,
         dns=dns,
@@ -223,6 +223,17 @@ def record_of_alias(text: str, *, boot_id: str, bridge_name: str) -> Record | No
         addresses=tuple(interfaces),
         spec=encode(spec),
     )
+
+
+def _pod_addresses(spec: Spec) -> tuple[IPInterface, ...]:
+    if spec.bridge:
+        return tuple(ip.address for ip in spec.ips)
+    return tuple(ip_interface(ip.address.ip) for ip in spec.ips)
+
+
+@lru_cache(maxsize=64)
+def _on_subnet(gateway: IPAddress, prefix: int) -> IPInterface:
+    return ip_interface((gateway, prefix))
 
 
 def _bridge_spec(link: LinkConf, is_gateway: bool) -> BridgeSpec:
@@ -313,8 +324,11 @@ def _key_digest(who: Attachment) -> str:
 
 def _mac(text: str) -> str:
     """A locally administered unicast MAC: 02 and five bytes of a digest."""
-    digest = _digest(text)
-    return "02:" + ":".join(digest[i : i + 2] for i in range(0, 10, 2))
+    return "02:" + hashlib.sha256(text.encode()).digest()[:5].hex(":")
+
+
+def _host_mac(name: str) -> str:
+    return _mac(f"host\0{name}")
 
 
 def _digest(text: str) -> str:

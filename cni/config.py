@@ -7,8 +7,9 @@ Checks come in the order of the Go library, so that of several faults the same o
 Nothing is refused for being unknown: runtimes and other plugins add keys of their own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
 
 from cni.args import Requested, parse_requested
 from cni.capabilities import (
@@ -30,6 +31,7 @@ from dataplane.model import Bandwidth
 from ipam.leases import Attachment
 
 _MIN_IPV6_MTU = 1280  # RFC 8200, section 5
+_REMEMBERED_BYTES = 1 << 14
 
 
 class Program(StrEnum):
@@ -88,7 +90,23 @@ def parse(stdin: bytes, call: Call, program: Program = Program.MAIN) -> NetConf:
     keys of the interface and its capabilities to the plugin that called us.
     """
     document = decode(stdin)
-    network = _identify(document, call.command)
+    if len(stdin) > _REMEMBERED_BYTES:
+        conf = _parse(document, call.command, program)
+    else:
+        conf = _parse_again(stdin, call.command, program)
+    runtime = document.section("runtimeConfig")
+    return replace(conf, requested=parse_requested(call.args, document, runtime))
+
+
+@lru_cache(maxsize=64)
+def _parse_again(stdin: bytes, verb: Verb, program: Program) -> NetConf:
+    """Most containers of a node bring the same bytes."""
+    return _parse(decode(stdin), verb, program)
+
+
+def _parse(document: Section, verb: Verb, program: Program) -> NetConf:
+    """All but what the call's own arguments ask for."""
+    network = _identify(document, verb)
     runtime = document.section("runtimeConfig")
     is_main = program is Program.MAIN
     link = parse_link(document) if is_main else LinkConf()
@@ -110,7 +128,7 @@ def parse(stdin: bytes, call: Call, program: Program = Program.MAIN) -> NetConf:
         is_gateway=is_gateway,
         default_route=default_route,
         dns=_dns(document, runtime),
-        requested=parse_requested(call.args, document, runtime),
+        requested=Requested(),
         port_mappings=parse_port_mappings(runtime) if is_main else (),
         bandwidth=_bandwidth(document, runtime) if is_main else None,
         aliases=parse_aliases(runtime, network.name),
