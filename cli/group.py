@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from typing import Any
 
 import click
 
 from agent.version import VERSION
+from cli.answers import Problem
 
 EXIT_CODES = """\b
 Exit status:
@@ -25,6 +27,19 @@ class LazyGroup(click.Group):
     ) -> None:
         super().__init__(*args, **attrs)  # type: ignore[arg-type]
         self._lazy = dict(lazy or {})
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the system refuses is a message, never a traceback."""
+        from dataplane.errors import DataplaneError
+
+        try:
+            return super().invoke(ctx)
+        except PermissionError as exc:
+            raise Problem(f"{exc.filename or exc}: permission denied; use sudo") from exc
+        except BrokenPipeError:
+            raise  # click ends quietly when nobody reads
+        except (OSError, DataplaneError) as exc:
+            raise Problem(str(exc)) from exc
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self._lazy)

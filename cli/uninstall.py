@@ -88,7 +88,7 @@ def _remove(places: Places, files: Iterable[Placed], *, purge: bool) -> None:
 
 
 def _refuse_if_in_use(places: Places, socket: str, *, force: bool) -> None:
-    """Raise Problem while an agent of nobody's runs or, unless *force*, containers are attached."""
+    """Raise Problem while containers are attached or an agent runs that is not systemd's."""
     from dataplane.inspect import lock_is_held
 
     if os.geteuid() != 0:

@@ -4,9 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from cli.group import LazyGroup
+from dataplane.errors import NetlinkError
 from tests.unit.cli.conftest import Run
 
 TREE = "install uninstall status attachments doctor demo agent completion"
@@ -73,3 +78,32 @@ def test_with_a_command_of_a_runtime_it_is_the_plugin_and_imports_no_command_lin
     assert done.returncode == 0
     assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
     assert done.stderr == "False"
+
+
+def _raise(failure: Exception) -> None:
+    raise failure
+
+
+@click.command()
+def fails() -> None:
+    """Do what a test puts in its place."""
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (PermissionError(13, "Permission denied", "/var/lib/isthmus"), "use sudo"),
+        (OSError(28, "No space left on device", "/opt/x"), "No space left"),
+        (NetlinkError(1, "netlink message 16"), "Operation not permitted"),
+    ],
+)
+def test_what_the_system_refuses_is_a_message_and_not_a_traceback(
+    failure: Exception, words: str
+) -> None:
+    group = LazyGroup("isthmus", lazy={"fails": f"{__name__}:fails"})
+    fails.callback = partial(_raise, failure)
+
+    result = CliRunner().invoke(group, ["fails"])
+
+    assert result.exit_code == 1
+    assert words in result.output
