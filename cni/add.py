@@ -160,10 +160,14 @@ def _serve_neighbours(record: Record, spec: Spec, sandbox: Sandbox, node: Node) 
         node.host.shape(name, spec.bandwidth)
     if _forwards(spec):
         node.host.enable_forwarding(frozenset(ip.address.version for ip in spec.ips))
-    if spec.port_mappings:
-        node.host.allow_localhost_mappings(spec.bridge.name if spec.bridge else name)
     if spec.masquerade or spec.port_mappings or spec.mac_spoof_check:
         node.publications.publish(attachment.published(record, spec))
+    if spec.port_mappings:
+        # After the rule is there that keeps everybody else from using it.
+        if spec.bridge:
+            node.host.allow_localhost_mappings(spec.bridge.name, lasting=True)
+        else:
+            node.host.allow_localhost_mappings(name, lasting=False)
 
 
 def _record(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) -> Record:

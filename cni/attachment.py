@@ -62,7 +62,7 @@ def design(
     link = conf.link
     return Spec(
         bridge=_bridge_spec(link, conf.is_gateway) if link.mode is Mode.BRIDGE else None,
-        port=_port(link),
+        port=_port(conf),
         mtu=link.mtu or uplink_mtu,
         pod_mac=conf.requested.mac or _pod_mac(who, ips),
         ips=ips,
@@ -245,11 +245,14 @@ def _bridge_spec(link: LinkConf, is_gateway: bool) -> BridgeSpec:
     )
 
 
-def _port(link: LinkConf) -> BridgePort:
+def _port(conf: NetConf) -> BridgePort:
+    """A pod that reaches itself through a port of the host needs hairpin too: with br_netfilter
+    the translated frame is bridged back, not routed."""
+    link = conf.link
     if link.mode is Mode.ROUTED:
         return BridgePort()
     return BridgePort(
-        hairpin=link.hairpin,
+        hairpin=link.hairpin or (bool(conf.port_mappings) and not link.promiscuous),
         isolated=link.isolated,
         vlan=link.vlan,
         trunk=link.vlan_trunk,

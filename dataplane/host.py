@@ -62,9 +62,12 @@ class Host:
         )
         self._done.add(families)
 
-    def allow_localhost_mappings(self, interface: str) -> None:
-        """Let the host's own 127.0.0.1:port reach pods behind *interface*."""
-        self._sysctls.allow_localhost_ports(interface)
+    def allow_localhost_mappings(self, interface: str, *, lasting: bool) -> None:
+        """Let the host's own 127.0.0.1:port reach pods behind *interface*.
+
+        *lasting* says that the interface outlives the pod: then its setting is put back one day.
+        """
+        self._sysctls.allow_localhost_ports(interface, lasting=lasting)
 
     def forget_flows(self, address: IPAddress) -> None:
         """Make the kernel forget flows of whoever had *address* before."""

@@ -214,7 +214,7 @@ class FakeKernel:
         with self._step("enable_forwarding"):
             self.forwarding |= families
 
-    def allow_localhost_mappings(self, interface: str) -> None:
+    def allow_localhost_mappings(self, interface: str, *, lasting: bool) -> None:
         with self._step("allow_localhost_mappings"):
             self.localhost.add(interface)
 

@@ -168,6 +168,15 @@ def test_every_key_of_the_bridge_reaches_the_plan() -> None:
     assert (made.veth.mtu, made.dad) == (1400, True)
 
 
+def test_a_port_of_the_host_needs_hairpin_unless_the_bridge_reflects_anyhow() -> None:
+    ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
+    plain = plan(IP4, runtimeConfig=ports)
+    promiscuous = plan(IP4, runtimeConfig=ports, promiscMode=True)
+
+    assert plain.port == BridgePort(hairpin=True)
+    assert promiscuous.port == BridgePort()
+
+
 def test_hairpin_and_a_trunk_reach_the_port() -> None:
     made = plan(IP4, hairpinMode=True, vlanTrunk=[{"minID": 3, "maxID": 5}, {"id": 9}])
 

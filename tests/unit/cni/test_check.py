@@ -93,7 +93,7 @@ FAULTS: list[tuple[Callable[[World], None], list[str]]] = [
     (lambda world: host_change(world, HOST, up=False), [f"{HOST} is down"]),
     (lambda world: host_change(world, HOST, master=0), [f"{HOST} is not a port of cni0"]),
     (
-        lambda world: host_change(world, HOST, hairpin=True),
+        lambda world: host_change(world, HOST, isolated=True),
         [f"{HOST} has not the hairpin or isolation it was given"],
     ),
     (lambda world: host_change(world, "cni0", up=False), ["bridge cni0 is down"]),
