@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import platform
 import tarfile
 from pathlib import Path
 
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 APPLETS = ("cat", "ip", "nc", "ping", "sh", "sleep")
 
 
@@ -14,7 +16,7 @@ def archive(tag: str, busybox: Path, entrypoint: tuple[str, ...]) -> bytes:
     layer = _layer(busybox)
     config = json.dumps(
         {
-            "architecture": "amd64",
+            "architecture": ARCHITECTURES[platform.machine()],
             "os": "linux",
             "config": {"Entrypoint": entrypoint, "Env": ["PATH=/bin"]},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(layer)}"]},
