@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dataplane import rtnl
 from dataplane.conntrack import Conntrack
+from dataplane.errors import NetlinkError
 from dataplane.model import Bandwidth
 from dataplane.netlink import Netlink
 from dataplane.sysctl import Sysctls
@@ -108,7 +109,15 @@ def observe_uplinks(netlink: Netlink) -> tuple[Uplink, ...]:
             for _, index in rtnl.next_hops(payload):
                 advertised = route.protocol == _BY_ADVERTISEMENT
                 found[index] = found.get(index, False) or advertised
-    links = (
-        (rtnl.parse_link(netlink.get(rtnl.get_link(index))), ra) for index, ra in found.items()
-    )
-    return tuple(Uplink(link.name, link.mtu, ra) for link, ra in links)
+    uplinks = (_uplink(netlink, index, ra) for index, ra in found.items())
+    return tuple(uplink for uplink in uplinks if uplink)
+
+
+def _uplink(netlink: Netlink, index: int, by_advertisement: bool) -> Uplink | None:
+    try:
+        link = rtnl.parse_link(netlink.get(rtnl.get_link(index)))
+    except NetlinkError as exc:
+        if exc.absent:
+            return None  # it went since its route was listed
+        raise
+    return Uplink(link.name, link.mtu, by_advertisement)
