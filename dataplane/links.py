@@ -103,9 +103,16 @@ class Links:
         return [rtnl.parse_link(payload) for _, payload in self.host().dump(rtnl.get_link())]
 
     def addresses(self, index: int) -> list[IPInterface]:
+        try:
+            listed = self.host().dump(rtnl.list_addresses(index))
+        except NetlinkError as exc:
+            if exc.absent:
+                return []
+            raise
         return [
             found.address
-            for _, payload in self.host().dump(rtnl.list_addresses())
+            for _, payload in listed
+            # A kernel before 4.20 lists those of every link.
             if (found := rtnl.parse_address(payload)).index == index
         ]
 
@@ -249,15 +256,16 @@ class LinkRemover:
             raise mine.failure
 
     def _run(self, batch: list["_Removal"]) -> None:
+        failure: DataplaneError | None = DataplaneError("the deletion was not finished")
         try:
             self._delete(batch)
+            failure = None
         except DataplaneError as exc:
-            for removal in batch:
-                removal.failure = exc
+            failure = exc
         finally:
             with self._changed:
                 for removal in batch:
-                    removal.done = True
+                    removal.done, removal.failure = True, failure
                 self._deleting = False
                 self._changed.notify_all()
 

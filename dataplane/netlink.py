@@ -89,9 +89,12 @@ class Netlink:
     """
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE, *, groups: int = 0) -> None:
-        self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
-        )
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol
+            )
+        except OSError as exc:
+            raise NetlinkError(exc.errno or errno.EIO, "netlink socket") from exc
         self._sequence = 0
         for option in (_CAP_ACK, _EXT_ACK, _STRICT_CHECK):
             # Each is newer than the last (4.3, 4.12, 4.20); all are comforts.
@@ -227,6 +230,10 @@ class Netlink:
                     continue
                 interrupted |= bool(flags & DUMP_INTERRUPTED)
                 if kind == _DONE:
+                    # Its number, 0 or an errno, is all that tells a listing cut short.
+                    failure = self._failure(payload, 0)
+                    if failure:
+                        raise failure
                     return None if interrupted else found
                 if kind == _ERROR:
                     failure = self._failure(payload, 0)
@@ -236,8 +243,8 @@ class Netlink:
 
     @staticmethod
     def _failure(payload: memoryview, index: int) -> NetlinkError | None:
-        (number,) = struct.unpack_from("=i", payload)
-        if number == 0:
+        number = int.from_bytes(payload[:4], "little", signed=True)
+        if number >= 0:
             return None
         # nlmsgerr: errno, the refused header, (its body unless capped,) attributes: 1 is text.
         explanation = attributes(payload, 20).get(1, b"").rstrip(b"\0").decode(errors="replace")
