@@ -18,7 +18,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
@@ -312,6 +314,17 @@ def made_machine(directory: Path, binary: str, **options: Any) -> Iterator[Machi
         _gone(host)
 
 
+def until(claim: Callable[[], bool], what: str, *, timeout: float = 30.0) -> None:
+    """Wait until *claim* holds; AssertionError, that not *what*, if it does not in time.
+
+    For what the kernel, or a process of its own, does in its own time.
+    """
+    pause, deadline = threading.Event(), time.monotonic() + timeout
+    while not claim():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+        pause.wait(0.02)
+
+
 def addresses(done: Done) -> tuple[str, ...]:
     """The addresses that a successful ADD told, without their prefix lengths."""
     assert done.status == 0, done
@@ -338,4 +351,6 @@ def _made(namespace: Namespace) -> Namespace:
 
 
 def _gone(namespace: Namespace) -> None:
-    subprocess.run(["ip", "netns", "del", namespace.name], check=False, timeout=30)
+    subprocess.run(
+        ["ip", "netns", "del", namespace.name], check=False, capture_output=True, timeout=30
+    )
