@@ -5,7 +5,7 @@ failure matrix of a verb is this list of steps.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
@@ -200,12 +200,12 @@ class FakeKernel:
         same = self.published.get(published.who) == published
         return [] if same else [f"nft elements of {published.who}"]
 
-    def resync(self, stored: Any) -> int:
+    def resync(self, published: Callable[[], Iterable[Published]]) -> int:
         with self._step("resync"):
-            wanted = {each.who: each for each in stored()}
-            changed = len(wanted.items() ^ self.published.items())
+            wanted = {each.who: each for each in published()}
+            changed = wanted.keys() ^ self.published.keys()
             self.published = wanted
-            return changed
+            return len(changed)
 
     def uplink_mtu(self) -> int:
         return self.mtu
