@@ -27,9 +27,12 @@ from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
+from agent.boot import boot_id, now_ns
 from agent.client import AgentAway, ask
 from agent.config import AgentConfig, parse
 from cni.attachment import HOST_PREFIX
+from cni.frames import encode_request
+from cni.request import Request
 from cni.tables import MAC_GUARD, NAT
 from dataplane.links import Links
 from dataplane.nft.elements import Elements
@@ -70,12 +73,14 @@ class Pod:
         return self.namespace.path
 
     def addresses(self, ifname: str = "eth0") -> list[str]:
-        """The addresses that its interface really has; none without the interface."""
+        """The addresses that its interface really has, without prefix lengths."""
         shown = self.namespace.run(
             "ip", "-j", "address", "show", "dev", ifname, "scope", "global", check=False
         )
         found = json.loads(shown) if shown.strip() else []
-        return [f"{a['local']}/{a['prefixlen']}" for one in found for a in one["addr_info"]]
+        # ip prints an empty object for each interface that it filtered out.
+        infos = [info for one in found for info in one.get("addr_info", ())]
+        return [info["local"] for info in infos if "local" in info]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -223,6 +228,25 @@ class Machine:
             process.stdin.write(self.stdin(None, stdin))
             process.stdin.close()
             yield process
+
+    def frame(self, verb: str, pod: Pod) -> bytes:
+        """The request that a launcher started now would send, but for the descriptor."""
+        return encode_request(
+            Request(
+                program="isthmus",
+                environment=self.environment(verb, pod),
+                stdin=self.stdin(None, None),
+                started_ns=now_ns(),
+                boot_id=boot_id(),
+            )
+        )
+
+    def connect(self) -> socket.socket:
+        """A connection to the agent, as a launcher makes it."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(READY_S)
+        connection.connect(str(self.launcher.socket))
+        return connection
 
     def environment(self, verb: str, pod: Pod | None = None, **variables: str) -> dict[str, str]:
         """The environment of a call; a variable given as "" is left out."""
