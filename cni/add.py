@@ -61,7 +61,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         with open_sandbox(request, call, node) as pod:
             _make_way(who, pod, node)
             undo.callback(abandon, who, node)
-            given = _addresses(job, undo)
+            given = _addresses(job, pod, undo)
             spec = attachment.design(
                 who, conf, given.result, uplink_mtu=node.host.uplink_mtu(), delegate=given.asked
             )
@@ -95,25 +95,30 @@ def _make_way(who: Attachment, pod: OpenSandbox, node: Node) -> None:
     if former is None or former.state is State.RESERVED:
         return
     link = node.links.find(attachment.host_name(who))
-    same = former.boot_id == node.boot_id and former.netns_cookie == pod.cookie
+    # An adopted attachment's cookie is not known: what lives under its key is taken for it.
+    same = former.boot_id == node.boot_id and former.netns_cookie in (0, pod.cookie)
     if same and link and link.alias:
         raise exists(attachment.plan(who, Spec(), started_ns=0).veth)
     node.links.detach(attachment.host_name(who))
     node.publications.withdraw(who)
 
 
-def _addresses(job: _Job, undo: ExitStack) -> _Given:
+def _addresses(job: _Job, pod: OpenSandbox, undo: ExitStack) -> _Given:
     """Ask whoever gives addresses: nobody, a foreign plugin, or our allocator."""
     request, call, conf = job.request, job.call, job.conf
     if conf.ipam is None:
         return _Given(Result())
     if kind := conf.delegate:
+        asked = delegate.remember(kind, request, call)
+        # On disk before it is asked: should this process end on the way, nobody else knows.
+        promise = job.node.leases.hold(_record(job, Spec(delegate=asked), (), pod))
+        promise.result(timeout=job.deadline.left())
         undo.callback(delegate.undo_add, kind, request, call)
         out = delegate.ask(kind, Verb.ADD, request, call, timeout=job.deadline.left())
         result = parse_result(decode_json(out, f"{kind}'s result"), conf.cni_version)
         if not result.ips:
             raise CNIError(ErrorCode.INVALID_CONFIG, "IPAM plugin returned missing IP config", kind)
-        return _Given(result, asked=delegate.remember(kind, request, call))
+        return _Given(result, asked=asked)
     leases = job.node.leases.reserve(job.who, wanted(conf))
     ips = tuple(IPConfig(address=lease.address, gateway=lease.gateway) for lease in leases)
     dns = read_resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else DNS()

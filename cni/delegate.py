@@ -13,11 +13,13 @@ import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from cni.environment import Call, Verb
 from cni.errors import CNIError, ErrorCode
 from cni.request import Request
+from cni.sandbox import leads_to
 from cni.spec import Delegate
 from ipam.leases import Attachment
 
@@ -35,7 +37,7 @@ def ask(kind: str, verb: Verb, request: Request, call: Call, *, timeout: float) 
     """
     environment = dict(request.environment, CNI_COMMAND=verb.value)
     fds: tuple[int, ...] = ()
-    if request.netns_fd is not None and not _leads_to(call.netns, request.netns_fd):
+    if request.netns_fd is not None and not leads_to(call.netns, request.netns_fd):
         environment["CNI_NETNS"] = f"/proc/self/fd/{request.netns_fd}"
         fds = (request.netns_fd,)
     program = find(kind, call.path)
@@ -73,11 +75,15 @@ def end(asked: Delegate, who: Attachment) -> None:
     run(find(asked.kind, asked.path), environment, asked.stdin.encode(), timeout=_UNDO_S)
 
 
-def _leads_to(path: str, fd: int) -> bool:
+def tell_end(asked: Delegate, who: Attachment) -> None:
+    """The same where nobody could do anything about a failure."""
     try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except OSError:
-        return False
+        end(asked, who)
+    except CNIError as exc:
+        log.warning(
+            "IPAM plugin not told of an end",
+            extra={"attachment": str(who), "plugin": asked.kind, "why": str(exc)},
+        )
 
 
 def find(kind: str, path: Sequence[str]) -> Path:
@@ -90,7 +96,7 @@ def find(kind: str, path: Sequence[str]) -> Path:
         )
     for directory in path:
         candidate = Path(directory) / kind
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # unlike Path's, no error for a name that is too long
             return candidate
     raise CNIError(
         ErrorCode.INVALID_CONFIG,
@@ -152,9 +158,15 @@ def _start(
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    # It leads a session of its own: what it started dies with it.
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    # It leads a session of its own: what it started dies with it, but for what has left the
+    # session, which may hold its pipes open for ever.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe:
+            with suppress(OSError):
+                pipe.close()
 
 
 def _failure(program: Path, status: int, out: bytes, err: bytes) -> CNIError:

@@ -10,9 +10,12 @@ from cni.errors import CNIError, ErrorCode
 from cni.node import Deadline, Node
 from cni.request import Request
 from cni.sandbox import refuse_own_namespace
+from ipam.errors import StoreUnavailable
 from ipam.leases import Attachment, Record
 
 log = logging.getLogger(__name__)
+
+_WRITTEN_S = 8.0  # a disk that takes longer hangs, and a DEL has ten seconds
 
 
 def delete(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
@@ -34,16 +37,18 @@ def delete(request: Request, call: Call, node: Node, deadline: Deadline) -> byte
 def replay_of(who: Attachment, node: Node, *, before_ns: int) -> None:
     """Carry out the spooled deletions of *who*, whose lock the caller holds.
 
-    Raises CNIError 11 where one of them is newer than the ADD that started at *before_ns*:
-    nobody waits for that ADD any more.
+    Raises CNIError 11 where one of them, or one done already, is newer than the ADD that started
+    at *before_ns*: nobody waits for that ADD any more.
     """
     for entry in node.spool.pending():
         if key_of(entry.request) != who:
             continue
         if entry.request.boot_id == node.boot_id and entry.request.started_ns > before_ns:
-            raise CNIError(ErrorCode.TRY_AGAIN_LATER, "superseded by a later DEL", str(who))
+            raise _superseded(who)
         replay(entry.request, node)
         node.spool.remove(entry)
+    if node.departed.since(who, before_ns):
+        raise _superseded(who)
 
 
 def replay(request: Request, node: Node) -> None:
@@ -79,13 +84,22 @@ def end(record: Record, node: Node) -> None:
             if what.bandwidth:
                 steps.callback(node.host.unshape, name)
             steps.callback(node.links.detach, name)
-    node.leases.release(record.who).result()
+    _release(record.who, node)
+
+
+def end_unasked(record: Record, node: Node) -> None:
+    """The same where no runtime asks for it: a foreign IPAM plugin hears of it from us."""
+    end(record, node)
+    if asked := spec.decode(record.spec).delegate:
+        delegate.tell_end(asked, record.who)
 
 
 def release(who: Attachment, request: Request, node: Node) -> None:
     """Give back what `isthmus-ipam` gave to *who*, unless an ADD since then got it."""
     record = node.leases.find(who)
-    if record and not is_newer(record, request, node.boot_id):
+    if record is None:
+        _forget(who, request, node)
+    elif not is_newer(record, request, node.boot_id):
         end(record, node)
 
 
@@ -106,8 +120,29 @@ def _delete(request: Request, call: Call, network: Network, node: Node, deadline
         end(record, node)
     else:
         _clear_unrecorded(who, request, node)
+        _forget(who, request, node)
     if network.delegate:
         delegate.ask(network.delegate, Verb.DEL, request, call, timeout=deadline.left())
+
+
+def _forget(who: Attachment, request: Request, node: Node) -> None:
+    """Let go of what a failed ADD chose and never wrote; be ready for an ADD that comes late."""
+    if request.boot_id == node.boot_id:
+        node.departed.note(who, request.started_ns, now_ns=node.now())
+    _release(who, node)
+
+
+def _release(who: Attachment, node: Node) -> None:
+    try:
+        node.leases.release(who).result(timeout=_WRITTEN_S)
+    except TimeoutError as exc:
+        raise StoreUnavailable(
+            f"the release of {who} is not on disk after {_WRITTEN_S:g} s"
+        ) from exc
+
+
+def _superseded(who: Attachment) -> CNIError:
+    return CNIError(ErrorCode.TRY_AGAIN_LATER, "superseded by a later DEL", str(who))
 
 
 def _clear_unrecorded(who: Attachment, request: Request, node: Node) -> None:

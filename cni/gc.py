@@ -50,7 +50,7 @@ def _end(who: Attachment, node: Node, deadline: Deadline) -> list[str]:
         if record is None:
             return [] if held else [f"{who} is being worked on"]
         try:
-            delete.end(record, node)
+            delete.end_unasked(record, node)
         except (DataplaneError, IPAMError) as exc:
             return [f"{who}: {exc}"]
     log.info("attachment collected", extra={"attachment": str(who)})

@@ -15,10 +15,13 @@ from cni.node import Deadline, Node
 from cni.request import Request
 from cni.resolv import read_resolv_conf
 from cni.result import DNS, IPConfig, encode
+from cni.sandbox import leads_to
 from cni.spec import Spec
 from cni.spec import encode as encode_spec
 from dataplane.errors import InvalidNamespace
 from ipam.leases import Attachment, Record, State
+
+_PASSING = ("/proc/self/", "/proc/thread-self/")
 
 
 def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
@@ -53,9 +56,10 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         for lease in leases:
             if lease.reused:
                 node.host.forget_flows(lease.address.ip)
+        dns = read_resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else DNS()
+        out = encode(attachment.ipam_result(leases, conf.ipam.routes, dns), conf.cni_version)
         undo.pop_all()
-    dns = read_resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else DNS()
-    return encode(attachment.ipam_result(leases, conf.ipam.routes, dns), conf.cni_version)
+    return out
 
 
 def remove(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
@@ -85,7 +89,14 @@ def _is_same(former: Record, cookie: int, node: Node) -> bool:
 
 
 def _cookie(request: Request, call: Call, node: Node) -> int:
-    """The namespace's cookie, or 0: an IPAM plugin may be asked without a namespace."""
+    """The namespace's cookie, or 0: an IPAM plugin may be asked without a namespace.
+
+    0 as well where the path does not lead there from here, or only for now (another plugin's
+    own descriptor): what cannot be found again must not look dead.
+    """
+    fd, path = request.netns_fd, call.netns
+    if fd is not None and (path.startswith(_PASSING) or not leads_to(path, fd)):
+        return 0
     try:
         with node.open_sandbox(call.netns, request.netns_fd) as pod:
             return pod.cookie

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cni.departed import Departed
 from cni.errors import CNIError, ErrorCode
 from cni.locks import KeyLocks
 from cni.nat import Published
@@ -73,6 +74,7 @@ class Node:
     ready: Callable[[], str] = lambda: ""
     open_sandbox: Callable[[str, int | None], OpenSandbox] = netns.open_sandbox
     locks: KeyLocks = field(default_factory=KeyLocks)
+    departed: Departed = field(default_factory=Departed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,14 @@ def open_sandbox(request: Request, call: Call, node: Node) -> netns.Sandbox:
         raise _invalid(str(exc)) from exc
 
 
+def leads_to(path: str, fd: int) -> bool:
+    """Whether *path*, in our mount namespace, is the namespace that *fd* is open on."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except (OSError, ValueError):
+        return False
+
+
 def _invalid(reason: str) -> CNIError:
     return CNIError(
         ErrorCode.INVALID_ENVIRONMENT,

@@ -25,7 +25,7 @@ def undelivered(request: Request, node: Node) -> None:
         log.warning("ADD could not be delivered and is undone", extra={"attachment": str(who)})
         what = spec.decode(record.spec)
         if what.delegate:
-            delegate.end(what.delegate, who)
+            delegate.tell_end(what.delegate, who)
         if what.link:
             add.abandon(who, node)
         else:

@@ -224,6 +224,17 @@ def test_the_alias_is_there_only_when_all_is_made(world: World) -> None:
     assert made.alias.startswith("isthmus/1 bm ")
 
 
+def test_an_adopted_attachment_is_as_live_as_any(world: World) -> None:
+    world.made()
+    world.leases.hold(replace(world.record(), netns_cookie=0)).result()
+    before = world.link()
+
+    found = world.add()
+
+    assert found.code == 103
+    assert world.link() == before
+
+
 def test_a_second_add_of_a_live_attachment_is_refused_and_changes_nothing(world: World) -> None:
     first = world.made(world.conf(**EVERYTHING))
     before = world.traces(), world.record()

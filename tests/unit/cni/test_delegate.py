@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -314,3 +315,54 @@ def test_an_undelivered_add_is_taken_back_from_it_too(world: World, plugin: Plug
     assert [line.split()[0] for line in plugin.calls] == ["ADD", "DEL"]
     assert world.traces() == NO_TRACE
     assert world.record().state is State.RESERVED
+
+
+def test_what_it_gives_is_known_to_the_disk_before_it_is_asked(
+    world: World, plugin: Plugin
+) -> None:
+    world.store.full = True
+
+    found = call(world, plugin, "ADD")
+
+    assert found.code == 11
+    assert plugin.calls == []
+
+
+def test_its_failure_does_not_keep_an_undelivered_add(world: World, plugin: Plugin) -> None:
+    from cni import undo
+
+    plugin.says("DEL", '{"code": 11, "msg": "busy"}', 1)
+    request = world.request("ADD", world.conf(ipam=IPAM), path=plugin.path)
+    call(world, plugin, "ADD", started_ns=request.started_ns)
+
+    undo.undelivered(request, world.node)
+
+    assert world.traces() == NO_TRACE
+    assert world.record().state is State.RESERVED
+
+
+def test_it_hears_of_what_gc_ends(world: World, plugin: Plugin) -> None:
+    call(world, plugin, "ADD")
+
+    found = call(
+        world, plugin, "GC", conf=world.conf(ipam=IPAM, **{"cni.dev/valid-attachments": []})
+    )
+
+    assert found.status == 0
+    assert [line.split()[0] for line in plugin.calls] == ["ADD", "DEL", "GC"]
+
+
+def test_a_name_too_long_for_a_file_is_that_of_no_plugin(world: World, plugin: Plugin) -> None:
+    found = call(world, plugin, "ADD", conf=world.conf(ipam={"type": "x" * 300}))
+
+    assert found.code == 7
+
+
+def test_one_whose_child_leaves_the_session_is_given_up_in_time(plugin: Plugin) -> None:
+    plugin.runs('setsid sh -c \'echo $$ > "$0"; exec sleep 60\' "$(dirname "$0")/child"; sleep 60')
+
+    with pytest.raises(CNIError) as caught:
+        delegate.run(plugin.directory / "fixed", {"PATH": os.environ["PATH"]}, b"", timeout=0.5)
+    os.kill(int((plugin.directory / "child").read_text()), signal.SIGKILL)
+
+    assert caught.value.code == 11

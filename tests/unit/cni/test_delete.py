@@ -1,6 +1,7 @@
 """DEL: by the owner's key alone, whatever is left, and never a newer ADD's."""
 
 from dataclasses import replace
+from ipaddress import IPv4Network
 
 import pytest
 
@@ -10,7 +11,8 @@ from cni.environment import check
 from cni.errors import CNIError
 from cni.spec import Spec, encode
 from dataplane.netns import own_identity
-from ipam.leases import Attachment
+from ipam.leases import Attachment, Wanted
+from ipam.ranges import Range, RangeSet
 from tests.unit.cni.fakes import NO_TRACE, WHO, World, link
 from tests.unit.cni.test_add import EVERYTHING
 from tests.unit.ipam.cases import BOOT, SECOND
@@ -253,3 +255,39 @@ def test_age_is_compared_within_one_boot_and_boots_with_todays(world: World) -> 
 def test_a_record_without_a_link_is_told_by_its_spec() -> None:
     assert '"link":false' in encode(Spec(link=False))
     assert str(Attachment("shop", "c1", "eth0")) == "shop/c1/eth0"
+
+
+def test_what_a_failed_add_chose_is_free_after_its_deletion(world: World) -> None:
+    conf = world.conf(ipam={"subnet": "10.9.0.0/30"})
+    only = Range.of(IPv4Network("10.9.0.0/30"))
+    world.leases.reserve(WHO, Wanted(range_sets=(RangeSet((only,)),)))
+    world.leases.abandon(WHO)
+
+    world.call("DEL", conf)
+
+    assert world.add(conf, container_id="c2").addresses == ["10.9.0.2/30"]
+
+
+def test_an_add_older_than_its_deletion_comes_too_late(world: World) -> None:
+    late = world.clock.ns
+    deleted = world.call("DEL")
+
+    found = world.add(started_ns=late)
+
+    assert deleted.status == 0
+    assert (found.code, found.msg) == (11, "superseded by a later DEL")
+    assert world.traces() == NO_TRACE
+    assert world.add().status == 0
+
+
+def test_a_release_that_the_disk_does_not_take_ends_in_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.made()
+    monkeypatch.setattr(delete, "_WRITTEN_S", 0.1)
+    world.store.go.clear()
+
+    found = world.call("DEL")
+    world.store.go.set()
+
+    assert found.code == 11

@@ -1,12 +1,14 @@
 """`isthmus-ipam`: addresses for the interfaces of other plugins."""
 
+import os
+
 import pytest
 
 from cni import ipam_plugin, spec
 from cni.environment import check
 from cni.errors import CNIError
 from ipam.leases import State
-from tests.unit.cni.fakes import BLUE, DUAL, GREEN, WHO, Answer, Document, World
+from tests.unit.cni.fakes import BLUE, DUAL, GREEN, WHO, Answer, Document, FakePod, World
 from tests.unit.ipam.cases import BOOT
 
 BRIDGE: Document = {"type": "bridge", "bridge": "br7", "ipam": {"type": "isthmus-ipam"} | DUAL}
@@ -172,3 +174,35 @@ def test_no_verb_waits_longer_than_its_deadline_for_its_key(world: World, verb: 
 
     with world.node.locks.hold(WHO), pytest.raises(CNIError, match="is being worked on"):
         verb(request, call, world.node, world.deadline(0))  # type: ignore[operator]
+
+
+def test_a_result_that_cannot_be_told_keeps_no_address(world: World) -> None:
+    ipam = {**DUAL, "resolvConf": "/no/such/file"}
+
+    found = call(world, "ADD", world.conf(**BRIDGE | {"ipam": ipam}))
+
+    assert found.code == 7
+    assert world.record().state is State.RESERVED
+
+
+@pytest.mark.parametrize("path", ["/proc/self/fd/{fd}", "/no/such/path", "/etc/hostname"])
+def test_a_path_that_does_not_lead_back_proves_no_death(world: World, path: str) -> None:
+    fd = os.open("/proc/self/ns/uts", os.O_RDONLY)
+    netns = path.format(fd=fd)
+    world.kernel.pods[netns] = FakePod(netns, 33)
+
+    found = call(world, "ADD", netns=netns, netns_fd=fd)
+    os.close(fd)
+
+    assert found.status == 0
+    assert world.record().netns_cookie == 0
+
+
+def test_an_add_older_than_its_deletion_comes_too_late(world: World) -> None:
+    late = world.clock.ns
+    call(world, "DEL")
+
+    found = call(world, "ADD", started_ns=late)
+
+    assert found.code == 11
+    assert world.leases.records() == []

@@ -1,5 +1,6 @@
 """resolv.conf(5) as far as a result has room for it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,13 @@ def test_a_file_that_cannot_be_read_is_named(path: str, why: str) -> None:
     assert caught.value.code == 7
     assert path in caught.value.msg
     assert why in caught.value.details
+
+
+def test_a_fifo_in_its_place_hangs_nobody(tmp_path: Path) -> None:
+    path = tmp_path / "resolv.conf"
+    os.mkfifo(path)
+
+    with pytest.raises(CNIError) as caught:
+        read_resolv_conf(str(path))
+
+    assert (caught.value.code, "FIFO" in str(caught.value)) == (7, True)
