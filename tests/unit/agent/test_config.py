@@ -1,0 +1,151 @@
+"""The configuration file, and a message for each key that is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.config import DEFAULT_PATH, AgentConfig, ConfigError, LogFormat, LogLevel, load, parse
+
+ALLOWED = (
+    "cooldown_s, grace_s, log_format, log_level, max_parallel, max_queued, metrics_address, "
+    "reconcile_interval_s, socket, state_dir, status_counts_addresses"
+)
+
+
+def refusal(**document: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse(document)
+
+    return str(caught.value)
+
+
+def test_nothing_said_is_all_defaults() -> None:
+    assert parse({}) == AgentConfig()
+
+
+def test_every_key_can_be_set() -> None:
+    found = parse(
+        {
+            "socket": "/run/x/agent.sock",
+            "state_dir": "/var/lib/x",
+            "log_format": "json",
+            "log_level": "debug",
+            "metrics_address": "[::1]:9477",
+            "cooldown_s": 5,
+            "reconcile_interval_s": 0.5,
+            "grace_s": 0,
+            "max_parallel": 8,
+            "max_queued": 9,
+            "status_counts_addresses": True,
+        }
+    )
+
+    assert found == AgentConfig(
+        socket=Path("/run/x/agent.sock"),
+        state_dir=Path("/var/lib/x"),
+        log_format=LogFormat.JSON,
+        log_level=LogLevel.DEBUG,
+        metrics_address="[::1]:9477",
+        cooldown_s=5.0,
+        reconcile_interval_s=0.5,
+        grace_s=0.0,
+        max_parallel=8,
+        max_queued=9,
+        status_counts_addresses=True,
+    )
+    assert type(found.cooldown_s) is float
+
+
+def test_files_of_the_state_have_fixed_names() -> None:
+    found = parse({"state_dir": "/s"})
+
+    assert [str(path) for path in (found.database, found.spool_dir, found.lock)] == [
+        "/s/isthmus.db",
+        "/s/spool",
+        "/s/lock",
+    ]
+    assert str(found.sysctl_ledger) == "/s/sysctl.json"
+
+
+WRONG: list[tuple[str, Any, str]] = [
+    ("colour", "blue", f"unknown key 'colour'; allowed are {ALLOWED}"),
+    ("socket", "run/x", "socket = 'run/x': must be an absolute path"),
+    ("socket", 7, "socket = 7: must be an absolute path"),
+    ("state_dir", "/a\0b", "state_dir = '/a\\x00b': must be an absolute path"),
+    ("log_format", "xml", "log_format = 'xml': must be one of auto, console, json"),
+    ("log_level", "loud", "log_level = 'loud': must be one of debug, info, warning, error"),
+    ("log_level", 7, "log_level = 7: must be one of debug, info, warning, error"),
+    ("cooldown_s", -1, "cooldown_s = -1: must be a number from 0 to 3600"),
+    ("cooldown_s", "30", "cooldown_s = '30': must be a number from 0 to 3600"),
+    ("cooldown_s", True, "cooldown_s = True: must be a number from 0 to 3600"),
+    ("cooldown_s", float("nan"), "cooldown_s = nan: must be a number from 0 to 3600"),
+    ("grace_s", float("inf"), "grace_s = inf: must be a number from 0 to 86400"),
+    ("grace_s", 86401, "grace_s = 86401: must be a number from 0 to 86400"),
+    (
+        "reconcile_interval_s",
+        0,
+        "reconcile_interval_s = 0: must be a number from 0.1 to 3600",
+    ),
+    ("max_parallel", 0, "max_parallel = 0: must be a whole number from 1 to 256"),
+    ("max_parallel", 2.5, "max_parallel = 2.5: must be a whole number from 1 to 256"),
+    ("max_queued", 65537, "max_queued = 65537: must be a whole number from 1 to 65536"),
+    (
+        "status_counts_addresses",
+        1,
+        "status_counts_addresses = 1: must be true or false",
+    ),
+    (
+        "metrics_address",
+        "9477",
+        "metrics_address = '9477': must be host:port, as 127.0.0.1:9477, or empty for no metrics "
+        "page",
+    ),
+    ("metrics_address", ":9477", "metrics_address = ':9477': must be host:port"),
+    ("metrics_address", "h:99999", "metrics_address = 'h:99999': must be host:port"),
+    ("metrics_address", 9477, "metrics_address = 9477: must be host:port or empty"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG)
+def test_a_wrong_key_is_named_with_what_is_allowed(key: str, value: Any, message: str) -> None:
+    assert refusal(**{key: value}).startswith(message)
+
+
+def test_several_wrong_keys_have_a_line_each() -> None:
+    lines = refusal(log_level="loud", colour="blue", max_parallel=0).splitlines()
+
+    assert [line.split()[0] for line in lines] == ["log_level", "unknown", "max_parallel"]
+
+
+def test_a_file_is_read_and_named_in_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('log_level = "debug"\n')
+    good = load(path)
+    path.write_text('log_level = "loud"\ncolour = "blue"\n')
+
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+
+    assert good.log_level is LogLevel.DEBUG
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [str(path)] * 2
+
+
+@pytest.mark.parametrize("content", [b"log_level = ", b"\xff\xfe", b"a = 1\na = 2\n"])
+def test_what_is_no_toml_is_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_bytes(content)
+
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(path)
+
+
+def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"agent\.toml: No such file or directory"):
+        load(tmp_path / "agent.toml")
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load(tmp_path)
+
+
+def test_the_default_place_is_under_etc() -> None:
+    assert Path("/etc/isthmus/agent.toml") == DEFAULT_PATH

@@ -1,0 +1,122 @@
+"""The metrics page, read as Prometheus reads it."""
+
+import threading
+from ipaddress import ip_network
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.metrics import Readings, Requests, Rounds, families
+from ipam.allocator import Counters
+from ipam.ledger import Usage
+from ipam.ranges import Range, RangeSet
+
+RANGES = RangeSet((Range.of(ip_network("10.9.0.0/28")),))
+
+
+class Collector:
+    def __init__(self, read: Readings) -> None:
+        self.read = read
+
+    def collect(self) -> object:
+        return families(self.read)
+
+
+def page(read: Readings) -> dict[str, float]:
+    """Every sample by its name and labels."""
+    registry = CollectorRegistry()
+    registry.register(Collector(read))  # type: ignore[arg-type]
+    return {
+        sample.name + "".join(f" {k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def readings(requests: Requests | None = None) -> Readings:
+    return Readings(
+        requests=requests or Requests(),
+        counters=Counters(given=1, reused=2, cooling_reused=3, exhausted=4, store_failures=5),
+        usage=[Usage(ranges=RANGES, size=13, held=6, idle=5, cooling=4)],
+        rounds=Rounds(rounds=10, adopted=11, ended=12, removed=13, repaired=14, failed=15),
+        attachments=20,
+        in_work=21,
+        queued=22,
+        spooled=23,
+        ready=True,
+    )
+
+
+def test_everything_that_is_counted_is_on_the_page() -> None:
+    found = page(readings())
+
+    assert {name: value for name, value in found.items() if "request_seconds" not in name} == {
+        "isthmus_ipam_given_total": 1,
+        "isthmus_ipam_reused_total": 2,
+        "isthmus_ipam_cooling_reused_total": 3,
+        "isthmus_ipam_exhausted_total": 4,
+        "isthmus_store_failures_total": 5,
+        "isthmus_reconcile_rounds_total": 10,
+        "isthmus_reconcile_adopted_total": 11,
+        "isthmus_reconcile_ended_total": 12,
+        "isthmus_reconcile_removed_total": 13,
+        "isthmus_reconcile_repaired_total": 14,
+        "isthmus_reconcile_failed_total": 15,
+        "isthmus_attachments": 20,
+        "isthmus_requests_in_work": 21,
+        "isthmus_requests_queued": 22,
+        "isthmus_spooled_deletions": 23,
+        "isthmus_ready": 1,
+        "isthmus_ipam_addresses ranges=10.9.0.0/28 state=size": 13,
+        "isthmus_ipam_addresses ranges=10.9.0.0/28 state=held": 6,
+        "isthmus_ipam_addresses ranges=10.9.0.0/28 state=cooling": 4,
+    }
+
+
+def test_requests_are_counted_by_verb_and_outcome() -> None:
+    requests = Requests()
+    for verb, code in (("ADD", "0"), ("ADD", "0"), ("ADD", "11"), ("DEL", "0")):
+        requests.count(verb, code, 0.003)
+
+    found = page(readings(requests))
+
+    assert found["isthmus_cni_requests_total code=0 verb=ADD"] == 2
+    assert found["isthmus_cni_requests_total code=11 verb=ADD"] == 1
+    assert found["isthmus_cni_requests_total code=0 verb=DEL"] == 1
+
+
+def test_times_are_in_buckets_that_add_up() -> None:
+    requests = Requests()
+    for seconds in (0.001, 0.0015, 0.3, 99.0):
+        requests.count("ADD", "0", seconds)
+
+    found = page(readings(requests))
+
+    def bucket(bound: str) -> float:
+        return found[f"isthmus_cni_request_seconds_bucket le={bound} verb=ADD"]
+
+    assert [bucket(bound) for bound in ("0.001", "0.002", "0.2", "0.5", "20.0", "+Inf")] == [
+        1,
+        2,
+        2,
+        3,
+        3,
+        4,
+    ]
+    assert found["isthmus_cni_request_seconds_count verb=ADD"] == 4
+    assert round(found["isthmus_cni_request_seconds_sum verb=ADD"], 4) == 99.3025
+
+
+def test_threads_that_count_at_once_lose_nothing() -> None:
+    requests = Requests()
+    threads = [
+        threading.Thread(target=lambda: [requests.count("ADD", "0", 0.001) for _ in range(200)])
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert requests.ended["ADD", "0"] == 800
+    assert sum(requests.seconds["ADD"]) == 800
