@@ -1,6 +1,5 @@
 """The agent's configuration file (TOML), checked key by key into one frozen value."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -85,6 +84,8 @@ def load(path: Path | None) -> AgentConfig:
     """
     if path is None and not DEFAULT_PATH.exists():
         return AgentConfig()
+    import tomllib  # 10 ms, which the standalone program saves where there is no file
+
     path = path or DEFAULT_PATH
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))

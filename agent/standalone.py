@@ -1,114 +1,64 @@
 """The CNI plugin in one process: the same verbs, for a host without an agent.
 
-It takes the lock on the state directory, replays the spool, does its verb, and goes.  Where an
-agent or another program has the lock for too long, DEL is spooled and the others fail with 11.
+Here is what needs no node: VERSION, and an environment that is wrong.  The launcher answers
+those by itself; whoever runs this program directly waits for no more than it takes, so the
+rest is imported after that.
 """
 
 import os
 import sys
-import threading
-from pathlib import Path
 
-from agent.boot import boot_id, now_ns
-from agent.config import AgentConfig, ConfigError, load
-from cni.dispatch import failure, serve
-from cni.environment import Verb
-from cni.errors import CNIError, ErrorCode
-from cni.frames import MAX_BODY
-from cni.request import Request, Response
-from cni.spool import Spool
-from cni.versions import SUPPORTED, VERSION_DOCUMENT
+from cni.environment import Verb, check
+from cni.errors import CNIError, error_document
+from cni.versions import NEWEST, SUPPORTED, VERSION_DOCUMENT
 
-_LOCK_WAIT_S = 5.0
 _ABOUT = "CNI isthmus plugin, standalone"
 
 
 def main() -> int:
     """Serve the one request in environment and stdin; returns the exit status."""
+    _occupy_standard_descriptors()
     command = os.environ.get("CNI_COMMAND", "")
-    if command == Verb.VERSION:
-        return _answer(Response(0, VERSION_DOCUMENT))
     if not command:
         sys.stderr.write(f"{_ABOUT}\nCNI protocol versions supported: {', '.join(SUPPORTED)}\n")
         return 0
-    return _answer(_respond())
-
-
-def _respond() -> Response:
+    if command == Verb.VERSION:
+        return 0 if deliver(VERSION_DOCUMENT) else 1
     try:
-        request = _request()
-        config = _config()
+        check(environment())
     except CNIError as exc:
-        return failure(exc)
-    return _serve_locked(request, config)
-
-
-def _request() -> Request:
-    try:
-        stdin = sys.stdin.buffer.read(MAX_BODY)
-    except OSError as exc:
-        raise CNIError(ErrorCode.IO_FAILURE, f"error reading from stdin: {exc}") from exc
-    started = os.environ.get("ISTHMUS_STARTED_NS", "")
-    own = os.stat("/proc/self/ns/net")
-    return Request(
-        program=os.path.basename(os.environ.get("ISTHMUS_PROGRAM") or sys.argv[0]),
-        environment=dict(os.environ),
-        stdin=stdin,
-        started_ns=int(started) if started.isdecimal() else now_ns(),
-        boot_id=boot_id(),
-        caller_netns=(own.st_dev, own.st_ino),
-    )
-
-
-def _config() -> AgentConfig:
-    chosen = os.environ.get("ISTHMUS_CONFIG")
-    try:
-        return load(Path(chosen) if chosen else None)
-    except ConfigError as exc:
-        raise CNIError(ErrorCode.INVALID_CONFIG, "invalid agent configuration", str(exc)) from exc
-
-
-def _serve_locked(request: Request, config: AgentConfig) -> Response:
-    from agent.wiring import StateLocked, wire
-    from dataplane.errors import DataplaneError
-
-    until, pause = now_ns() + int(_LOCK_WAIT_S * 1e9), threading.Event()
-    while True:
-        try:
-            wired = wire(config)
-            break
-        except StateLocked as exc:
-            if now_ns() < until:
-                pause.wait(0.05)
-                continue
-            return _locked_out(request, config, exc)
-        except (DataplaneError, OSError) as exc:
-            return failure(CNIError(ErrorCode.TRY_AGAIN_LATER, "cannot start", str(exc)))
-    try:
-        wired.mend_store()
-        wired.reconciler.start()
-        wired.leases.expire()
-        return serve(request, wired.node)
-    except DataplaneError as exc:
-        return failure(exc, request.stdin)
-    finally:
-        wired.close()
-
-
-def _locked_out(request: Request, config: AgentConfig, exc: Exception) -> Response:
-    if request.environment.get("CNI_COMMAND") == Verb.DEL:
-        try:
-            Spool(config.spool_dir).add(request)
-            return Response(0)
-        except CNIError as refused:
-            return failure(refused, request.stdin)
-    return failure(CNIError(ErrorCode.TRY_AGAIN_LATER, "state is locked", str(exc)), request.stdin)
-
-
-def _answer(response: Response) -> int:
-    try:
-        sys.stdout.buffer.write(response.stdout)
-        sys.stdout.buffer.flush()
-    except OSError:
+        deliver(error_document(exc, NEWEST))
         return 1
-    return response.status
+    from agent.single_call import serve_one
+
+    return serve_one()
+
+
+def environment() -> dict[str, str]:
+    """Our environment as the launcher sends it: in UTF-8, whatever the locale is."""
+    return {
+        name.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
+        for name, value in os.environb.items()
+    }
+
+
+def deliver(answer: bytes) -> bool:
+    """Write *answer* to standard output; whether all of it was taken."""
+    try:
+        with open(1, "wb", closefd=False) as stdout:
+            stdout.write(answer)
+    except OSError:
+        return False
+    return True
+
+
+def _occupy_standard_descriptors() -> None:
+    """Keep files of ours from taking the place of what the caller closed.
+
+    The wrong way round, so that using them is an error and not a success.
+    """
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if fd else os.O_WRONLY)
