@@ -8,8 +8,9 @@ ended only when it was seen so twice, with a grace period in between.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cni import add, attachment, check, delegate, delete, spec
@@ -17,6 +18,7 @@ from cni.errors import CNIError
 from cni.nat import Published
 from cni.node import Node
 from cni.spec import Spec
+from cni.spool import Entry
 from dataplane import rtnl
 from dataplane.errors import DataplaneError, InvalidNamespace
 from dataplane.links import Links
@@ -29,6 +31,7 @@ from net.address import IPNetwork
 log = logging.getLogger(__name__)
 
 _KEY_WAIT_S = 5.0
+_REPLAYERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class View:
         return (
             link
             for name, link in self.links.items()
-            if name.startswith(attachment.HOST_PREFIX) and link.kind == "veth"
+            if attachment.is_host_name(name) and link.kind == "veth"
         )
 
 
@@ -91,6 +94,7 @@ class Reconciler:
             self.replay()
             self._program(report)
             self._sweep_limits(report)
+            self._tidy_spool()
             return report
 
     def round(self) -> Report:
@@ -103,32 +107,50 @@ class Reconciler:
             self._remove_orphans(view, report)
             self._repair(view, report)
             self._program(report)
+            self._open_host(report)
             self._sweep_limits(report)
+            self._tidy_spool()
             return report
 
+    def _tidy_spool(self) -> None:
+        """Remove what launchers that were killed left half written."""
+        try:
+            self.node.spool.tidy(time.time())
+        except OSError as exc:
+            log.warning("spool not tidied, will retry", extra={"error": str(exc)})
+
     def replay(self) -> int:
-        """Carry out spooled deletions; those that fail stay for the next time."""
-        done = 0
-        for entry in self.node.spool.pending():
-            who = delete.key_of(entry.request)
+        """Carry out spooled deletions; those that fail stay for the next time.
+
+        Many at once, as when they come by the socket: they share commits and grace periods.
+        """
+        try:
+            entries = self.node.spool.pending()
+        except OSError as exc:
+            log.warning("spool cannot be read, will retry", extra={"error": str(exc)})
+            return 0
+        if len(entries) < 2:
+            return sum(map(self._replay, entries))
+        with ThreadPoolExecutor(_REPLAYERS, "replay") as threads:
+            return sum(threads.map(self._replay, entries))
+
+    def _replay(self, entry: Entry) -> bool:
+        who = delete.key_of(entry.request)
+        try:
             if who is None:
                 log.warning("deletion names nobody", extra={"path": str(entry.path)})
                 self.node.spool.remove(entry)
-                continue
+                return False
             with self.node.locks.hold(who, timeout=_KEY_WAIT_S) as held:
-                if not held:
-                    continue
-                try:
+                if held:
                     delete.replay(entry.request, self.node)
-                except (CNIError, DataplaneError, IPAMError) as exc:
-                    log.warning(
-                        "deletion not done, will retry",
-                        extra={"attachment": str(who), "error": str(exc)},
-                    )
-                    continue
-                self.node.spool.remove(entry)
-                done += 1
-        return done
+                    self.node.spool.remove(entry)
+                return held
+        except (CNIError, DataplaneError, IPAMError, OSError) as exc:
+            log.warning(
+                "deletion not done, will retry", extra={"attachment": str(who), "error": str(exc)}
+            )
+            return False
 
     def check(self) -> list[str]:
         """Every difference between memory, disk, links and namespaces; changes nothing."""
@@ -165,9 +187,27 @@ class Reconciler:
         """Bring nftables in line; without it, what needs none goes on."""
         try:
             report.repaired += self.resync(self._published)
-        except DataplaneError as exc:
+        except (DataplaneError, ValueError) as exc:
             log.warning("nftables not in line, will retry", extra={"error": str(exc)})
             report.failed += 1
+
+    def _open_host(self, report: Report) -> None:
+        """Put settings of the host back that attachments need and somebody changed."""
+        for record in self.leases.records():
+            what = spec.decode(record.spec)
+            if record.state is not State.HELD or not what.link:
+                continue
+            name = attachment.host_name(record.who)
+            try:
+                add.forward(what, self.node)
+                if self.links.find(name):
+                    add.let_localhost_in(what, name, self.node)
+            except DataplaneError as exc:
+                log.warning(
+                    "settings not in line, will retry",
+                    extra={"attachment": str(record.who), "error": str(exc)},
+                )
+                report.failed += 1
 
     def _sweep_limits(self, report: Report) -> None:
         """Put limits back where somebody took them, and take away those of pairs that are gone."""
@@ -210,13 +250,13 @@ class Reconciler:
         what = spec.decode(record.spec)
         with self.node.locks.hold(record.who):
             if what.delegate:
-                with suppress(CNIError):
-                    delegate.end(what.delegate, record.who)
+                delegate.tell_end(what.delegate, record.who)
             add.abandon(record.who, self.node)
 
     def _adopt(self, view: View, report: Report) -> None:
         """Take over attachments that the store does not know: it was lost, or is an old copy."""
         masters = {link.index: link.name for link in view.links.values()}
+        unrecorded = 0
         for link in view.ours():
             if not view.complete(link.name):
                 continue
@@ -232,7 +272,11 @@ class Reconciler:
                 now = self.links.find(link.name) if held else None
                 if now is None or now.alias != link.alias or self.leases.find(record.who):
                     continue
-                holder = self.leases.adopt(record).result()
+                try:
+                    holder = self.leases.adopt(record).result()
+                except IPAMError:
+                    unrecorded += 1
+                    continue
             if holder:
                 log.error(
                     "attachment holds what another has",
@@ -241,6 +285,14 @@ class Reconciler:
                 report.failed += 1
             else:
                 report.adopted += 1
+        if unrecorded:
+            # Their addresses look free to an allocator that may give some again soon.
+            reason = f"{unrecorded} attachments found on this host are not recorded yet"
+            log.error("attachments not adopted, ADD is refused", extra={"number": unrecorded})
+            self.leases.suspend(reason)
+            report.failed += unrecorded
+        else:
+            self.leases.resume()
 
     def _remove_unfinished(self, view: View, report: Report) -> None:
         """At start no ADD is running: a pair without its alias is nobody's."""
@@ -286,17 +338,8 @@ class Reconciler:
             self._end(now)
 
     def _end(self, record: Record) -> None:
-        what = spec.decode(record.spec)
-        delete.end(record, self.node)
+        delete.end_unasked(record, self.node)
         log.info("dead attachment ended", extra={"attachment": str(record.who)})
-        if what.delegate:
-            try:
-                delegate.end(what.delegate, record.who)
-            except CNIError as exc:
-                log.warning(
-                    "IPAM plugin not told of an end",
-                    extra={"attachment": str(record.who), "error": str(exc)},
-                )
 
     def _is_alive(self, record: Record, what: Spec, view: View) -> bool:
         if record.boot_id != self.node.boot_id:

@@ -1,5 +1,6 @@
 """Rounds against a kernel of values: what is adopted, ended, removed, repaired, and left alone."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -436,6 +437,19 @@ def test_a_deletion_that_cannot_be_done_stays(world: World, reconciler: Reconcil
 
     assert (first, world.node.spool.waiting()) == (0, 1)
     assert (reconciler.replay(), world.node.spool.waiting()) == (1, 0)
+
+
+def test_what_killed_launchers_left_half_written_goes(world: World, reconciler: Reconciler) -> None:
+    spool = world.node.spool.directory
+    spool.mkdir()
+    old, fresh = spool / ".tmp-1-1", spool / ".tmp-2-2"
+    for path in (old, fresh):
+        path.touch()
+    os.utime(old, (0, 0))
+
+    reconciler.round()
+
+    assert list(spool.iterdir()) == [fresh]
 
 
 def test_every_difference_is_reported_and_nothing_is_changed(
