@@ -200,7 +200,7 @@ class Reconciler:
             name = attachment.host_name(record.who)
             try:
                 add.forward(what, self.node)
-                if self.links.find(name):
+                if what.port_mappings and self.links.find(name):
                     add.let_localhost_in(what, name, self.node)
             except DataplaneError as exc:
                 log.warning(

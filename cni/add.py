@@ -163,16 +163,27 @@ def _serve_neighbours(record: Record, spec: Spec, sandbox: Sandbox, node: Node) 
     name = sandbox.veth.host_name
     if spec.bandwidth:
         node.host.shape(name, spec.bandwidth)
-    if _forwards(spec):
-        node.host.enable_forwarding(frozenset(ip.address.version for ip in spec.ips))
+    forward(spec, node)
     if spec.masquerade or spec.port_mappings or spec.mac_spoof_check:
         node.publications.publish(attachment.published(record, spec))
-    if spec.port_mappings:
-        # After the rule is there that keeps everybody else from using it.
-        if spec.bridge:
-            node.host.allow_localhost_mappings(spec.bridge.name, lasting=True)
-        else:
-            node.host.allow_localhost_mappings(name, lasting=False)
+    # After the rule is there that keeps everybody else from using it.
+    let_localhost_in(spec, name, node)
+
+
+def forward(spec: Spec, node: Node) -> None:
+    """Let the host route packets of this attachment, if it has any to route."""
+    if spec.ips and (spec.bridge is None or spec.bridge.gateway):
+        node.host.enable_forwarding(frozenset(ip.address.version for ip in spec.ips))
+
+
+def let_localhost_in(spec: Spec, host_name: str, node: Node) -> None:
+    """Let the host's own 127.0.0.1:port reach the pod, if a port of the host is its."""
+    if not spec.port_mappings:
+        return
+    if spec.bridge:
+        node.host.allow_localhost_mappings(spec.bridge.name, lasting=True)
+    else:
+        node.host.allow_localhost_mappings(host_name, lasting=False)
 
 
 def _record(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) -> Record:
@@ -185,8 +196,3 @@ def _record(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) 
         addresses=tuple(lease.address for lease in leases),
         spec=encode_spec(spec),
     )
-
-
-def _forwards(spec: Spec) -> bool:
-    """Whether packets of this attachment are routed by the host."""
-    return bool(spec.ips) and (spec.bridge is None or spec.bridge.gateway)

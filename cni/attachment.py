@@ -12,6 +12,7 @@ on its node's blocks; they are of host scope, so that the host never chooses one
 """
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -36,6 +37,7 @@ from ipam.leases import Attachment, Lease, Record, State
 from net.address import IPAddress, IPInterface
 
 HOST_PREFIX = "isth"
+_HOST_NAME = re.compile(HOST_PREFIX + "[0-9a-f]{11}")
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
 _ALIAS = "isthmus/1"
 _DIGESTED = "#"  # no network has such a name
@@ -47,6 +49,11 @@ _DEFAULTS = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 def host_name(who: Attachment) -> str:
     """The host side's name: found from the key alone, so that DEL needs no namespace."""
     return HOST_PREFIX + _key_digest(who)[:11]
+
+
+def is_host_name(name: str) -> bool:
+    """Whether `host_name` may have made *name*: others may start as ours do."""
+    return bool(_HOST_NAME.fullmatch(name))
 
 
 def design(

@@ -40,13 +40,18 @@ def replay_of(who: Attachment, node: Node, *, before_ns: int) -> None:
     Raises CNIError 11 where one of them, or one done already, is newer than the ADD that started
     at *before_ns*: nobody waits for that ADD any more.
     """
-    for entry in node.spool.pending():
-        if key_of(entry.request) != who:
-            continue
-        if entry.request.boot_id == node.boot_id and entry.request.started_ns > before_ns:
-            raise _superseded(who)
-        replay(entry.request, node)
-        node.spool.remove(entry)
+    try:
+        for entry in node.spool.pending():
+            if key_of(entry.request) != who:
+                continue
+            if entry.request.boot_id == node.boot_id and entry.request.started_ns > before_ns:
+                raise _superseded(who)
+            replay(entry.request, node)
+            node.spool.remove(entry)
+    except OSError as exc:
+        raise CNIError(
+            ErrorCode.TRY_AGAIN_LATER, "waiting deletions cannot be read or removed", str(exc)
+        ) from exc
     if node.departed.since(who, before_ns):
         raise _superseded(who)
 

@@ -227,21 +227,55 @@ def test_an_adopted_address_that_another_holds_is_told_and_not_taken(
 def test_links_with_another_alias_are_foreign_but_pairs_without_one_are_orphans(
     world: World, reconciler: Reconciler
 ) -> None:
-    world.kernel.links["isth-foreign"] = link("isth-foreign", 50, alias="mine!", up=True)
-    world.kernel.links["isth-orphan"] = link("isth-orphan", 51)
+    world.kernel.links["isth0000000000f"] = link("isth0000000000f", 50, alias="mine!", up=True)
+    world.kernel.links["isth0000000000a"] = link("isth0000000000a", 51)
     world.kernel.links["eth0"] = link("eth0", 52)
-    world.kernel.links["isth-tap"] = link("isth-tap", 53, kind="tun")
+    world.kernel.links["isth0000000000b"] = link("isth0000000000b", 53, kind="tun")
 
     rounds = [reconciler.round(), later(world, reconciler)]
 
     assert [report.removed for report in rounds] == [0, 1]
-    assert sorted(world.kernel.links) == ["eth0", "isth-foreign", "isth-tap"]
+    assert sorted(world.kernel.links) == ["eth0", "isth0000000000b", "isth0000000000f"]
+
+
+def test_a_pair_of_somebody_else_whose_name_starts_as_ours_is_foreign(
+    world: World, reconciler: Reconciler
+) -> None:
+    for name in ("isthmus0", "isth0", "isthABCDEF01234"):
+        world.kernel.links[name] = link(name, 51)
+    reconciler.start()
+    reconciler.round()
+
+    later(world, reconciler)
+
+    assert sorted(world.kernel.links) == ["isth0", "isthABCDEF01234", "isthmus0"]
+
+
+def test_no_address_is_given_before_all_that_was_found_is_recorded(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.made()
+    there = world.kernel.links[HOST]
+    world.leases.release(WHO).result()
+    world.clock.advance(31)
+    world.store.full = True
+    reconciler.start()
+    world.store.full = False
+    world.leases.expire()  # which finds out that the disk takes writes again
+
+    refused = world.add(container_id="c2", netns=GREEN)
+    reconciler.round()
+
+    assert world.kernel.links[HOST] == there
+    assert refused.code == 11
+    assert world.record().addresses
+    assert world.add(container_id="c2", netns=GREEN).addresses == ["10.9.0.3/24"]
 
 
 def test_an_orphan_that_gets_its_alias_is_none(world: World, reconciler: Reconciler) -> None:
-    world.kernel.links["isth-young"] = link("isth-young", 51)
+    world.kernel.links["isth0000000000c"] = link("isth0000000000c", 51)
     reconciler.round()
-    world.kernel.links["isth-young"] = link("isth-young", 51, alias="isthmus/1 …")
+    world.kernel.links["isth0000000000c"] = link("isth0000000000c", 51, alias="isthmus/1 …")
 
     assert later(world, reconciler).removed == 0
 
@@ -294,6 +328,17 @@ def test_host_routes_and_gateways_of_routed_pods_are_repaired(
     assert world.call("CHECK", conf | {"prevResult": result}).status == 0
 
 
+def test_settings_of_the_host_are_put_back(world: World, reconciler: Reconciler) -> None:
+    world.made(world.conf(**FULL))
+    before = set(world.kernel.forwarding), set(world.kernel.localhost)
+    world.kernel.forwarding.clear()
+    world.kernel.localhost.clear()
+
+    reconciler.round()
+
+    assert (world.kernel.forwarding, world.kernel.localhost) == before
+
+
 def test_a_pair_that_a_verb_works_on_is_not_repaired_meanwhile(
     world: World, reconciler: Reconciler
 ) -> None:
@@ -336,7 +381,7 @@ def test_tables_or_limits_that_refuse_are_tried_again(
 
 def test_limits_of_pairs_that_are_gone_are_swept(world: World, reconciler: Reconciler) -> None:
     world.made(world.conf(**FULL))
-    world.kernel.limits["isth-gone"] = world.kernel.limits[HOST]
+    world.kernel.limits["isth0000000000d"] = world.kernel.limits[HOST]
 
     report = reconciler.round()
 
@@ -368,7 +413,7 @@ def test_what_a_crash_cut_off_is_undone_at_start(world: World, reconciler: Recon
 
 
 def test_at_start_unfinished_pairs_go_at_once(world: World, reconciler: Reconciler) -> None:
-    world.kernel.links["isth-orphan"] = link("isth-orphan", 51)
+    world.kernel.links["isth0000000000a"] = link("isth0000000000a", 51)
 
     assert reconciler.start().removed == 1
     assert world.kernel.links == {}
@@ -457,16 +502,16 @@ def test_every_difference_is_reported_and_nothing_is_changed(
 ) -> None:
     world.made()
     gone(world)
-    world.kernel.links["isth-orphan"] = link("isth-orphan", 51)
+    world.kernel.links["isth0000000000a"] = link("isth0000000000a", 51)
 
     faults = reconciler.check()
 
     assert faults == [
         "shop/c1/eth0 holds 10.9.0.2/24 but its sandbox is gone",
-        "link isth-orphan belongs to no attachment (no alias)",
+        "link isth0000000000a belongs to no attachment (no alias)",
     ]
     assert world.record().state is State.HELD
-    assert "isth-orphan" in world.kernel.links
+    assert "isth0000000000a" in world.kernel.links
 
 
 def test_life_is_told_of_one_record(world: World, reconciler: Reconciler) -> None:
