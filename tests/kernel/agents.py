@@ -109,7 +109,7 @@ class Machine:
 
     @property
     def log(self) -> Path:
-        return self.state / "agent.log"
+        return self.state.with_suffix(".log")  # where a full disk does not reach
 
     @property
     def config(self) -> AgentConfig:
@@ -327,6 +327,7 @@ class Machine:
 @contextmanager
 def made_machine(directory: Path, binary: str, **options: Any) -> Iterator[Machine]:
     """A machine over *directory*; all that it made has gone after the block."""
+    directory.mkdir(exist_ok=True)
     host = _made(Namespace(f"it-machine-{secrets.token_hex(5)}"))
     machine = Machine(host=host, launcher=Launcher(binary, directory), **options)
     try:

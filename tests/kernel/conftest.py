@@ -86,5 +86,5 @@ def machine(binary: str, tmp_path: Path) -> "Iterator[Machine]":
     """A machine of its own, its agent not started yet; see tests/kernel/agents.py."""
     from tests.kernel.agents import made_machine
 
-    with made_machine(tmp_path, binary) as machine:
+    with made_machine(tmp_path / "node", binary) as machine:
         yield machine

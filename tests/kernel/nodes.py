@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from agent.wiring import Wired, wire
 from cni.dispatch import serve
@@ -110,10 +110,19 @@ def request(site: Site, verb: str, pod: Pod, network: Mapping[str, Any] | None =
     )
 
 
-def error_of(response: Response) -> dict[str, Any]:
-    """The one JSON error of a failure."""
-    document = json.loads(response.stdout)
-    assert response.status == 1, response
+class Answered(Protocol):
+    """How a call ended: what a launcher printed, or would."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def stdout(self) -> bytes: ...
+
+
+def error_of(answer: Answered) -> dict[str, Any]:
+    """The one JSON error of a failure, which is no bug."""
+    assert answer.status == 1, answer
+    document = json.loads(answer.stdout)
     assert {"cniVersion", "code", "msg"} <= set(document), document
     assert document["code"] != 999, document
     return dict(document)

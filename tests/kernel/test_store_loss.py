@@ -1,0 +1,209 @@
+"""Fifty containers run, and the file of their leases is lost in every way it can be.
+
+What is damaged is kept aside and said so; the leases are read from the links, and nobody's
+address is given to another.
+"""
+
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.agents import Machine, addresses, made_machine, until
+from tests.kernel.nodes import error_of
+
+pytestmark = pytest.mark.kernel
+
+CONTAINERS = 50
+Records = dict[str, tuple[str, tuple[str, ...]]]
+RUNTIME_CONFIG = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+
+
+@pytest.fixture(scope="module")
+def crowd(binary: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine with its containers attached, one with a port of the host, and no agent."""
+    directory = tmp_path_factory.mktemp("crowd") / "node"
+    with made_machine(directory, binary) as machine:
+        machine.start()
+        for number in range(CONTAINERS):
+            extra = {} if number else {"runtimeConfig": RUNTIME_CONFIG}
+            pod = machine.pod(f"c{number}")
+            addresses(machine.add(pod, network={**machine.network, **extra}))
+        machine.stop()
+        yield machine
+
+
+@pytest.fixture
+def attached(crowd: Machine) -> Iterator[Records]:
+    """What is known of the containers while all is well; the agent is stopped."""
+    crowd.start()
+    before = crowd.records()
+    assert len(before) == CONTAINERS
+    crowd.stop()
+    for path in crowd.state.glob("*.damaged-*"):
+        path.unlink()
+    crowd.log.write_text("")
+    yield before
+    if not crowd.has_ended:
+        crowd.stop()
+
+
+def files(path: Path) -> list[Path]:
+    return [found for found in path.parent.glob(f"{path.name}*") if ".damaged" not in found.name]
+
+
+def deleted(path: Path) -> None:
+    for each in files(path):
+        each.unlink()
+
+
+def deleted_but_for_its_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").write_bytes(b"log of a lost file")
+    path.unlink()
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_off(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+
+
+def scribbled_over(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    dice = random.Random(1)
+    for _ in range(len(data) // 8):
+        data[dice.randrange(100, len(data))] = dice.randrange(256)
+    path.write_bytes(data)
+
+
+def no_database(path: Path) -> None:
+    path.write_text("this is no database, and long enough to be looked at\n" * 100)
+
+
+def foreign_database(path: Path) -> None:
+    deleted(path)
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE bookmarks (url TEXT)")
+    db.close()
+
+
+def newer_schema(path: Path) -> None:
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+def older_copy(path: Path) -> None:
+    """A backup of when nothing was attached."""
+    with sqlite3.connect(path) as db:
+        for table in ("address", "attachment", "released"):
+            db.execute(f"DELETE FROM {table}")
+    db.close()
+
+
+GONE = [deleted, older_copy]
+DAMAGED = [
+    deleted_but_for_its_log,
+    emptied,
+    cut_off,
+    scribbled_over,
+    no_database,
+    foreign_database,
+    newer_schema,
+]
+
+
+def attach_another(machine: Machine, before: Records) -> None:
+    """Nobody's address is given to a new container; then all is as before."""
+    taken = {address for _, held in before.values() for address in held}
+    another = machine.pod()
+    given = addresses(machine.add(another))
+
+    assert not taken & set(given)
+    assert machine.delete(another).status == 0
+    machine.remove(another)
+
+
+@pytest.mark.parametrize("damage", [*GONE, *DAMAGED], ids=lambda damage: damage.__name__)
+def test_leases_are_all_known_again_after_a_start(
+    crowd: Machine, attached: Records, damage: Callable[[Path], None]
+) -> None:
+    damage(crowd.database)
+    damaged = crowd.database.read_bytes() if damage in DAMAGED and crowd.database.exists() else b""
+    crowd.start()
+
+    assert crowd.records() == attached
+    assert crowd.problems() == []
+    assert len(crowd.links()) == CONTAINERS
+    assert len(crowd.elements()) > CONTAINERS
+    attach_another(crowd, attached)
+    if damage in DAMAGED:
+        log = crowd.log.read_text()
+        assert "kept aside" in log
+        assert str(crowd.database) in log
+        kept = crowd.database.with_name(f"{crowd.database.name}.damaged-1")
+        assert not damaged or kept.read_bytes() == damaged
+
+    crowd.kill()
+    crowd.start()
+
+    assert crowd.records() == attached
+    assert crowd.problems() == []
+
+
+@pytest.mark.parametrize("damage", [deleted, no_database], ids=lambda damage: damage.__name__)
+def test_store_lost_while_running_is_written_anew(
+    crowd: Machine, attached: Records, damage: Callable[[Path], None]
+) -> None:
+    crowd.start()
+    if damage is no_database:
+        deleted(crowd.database)
+    damage(crowd.database)
+    another = crowd.pod()
+    answers = []
+
+    def succeeds() -> bool:
+        answers.append(crowd.add(another))
+        return answers[-1].status == 0
+
+    until(succeeds, "ADD is served again")
+    given = addresses(answers[-1])
+    refused = {error_of(answer)["code"] for answer in answers[:-1]}
+    crowd.kill()
+    crowd.start()
+
+    assert refused <= {11}
+    assert crowd.records() == {**attached, another.container_id: ("held", given)}
+    assert crowd.problems() == []
+    assert crowd.delete(another).status == 0
+    crowd.remove(another)
+
+
+def test_status_tells_of_a_store_that_cannot_be_made(crowd: Machine, attached: Records) -> None:
+    """While no file can be made, nothing is promised; DEL and what runs go on."""
+    deleted(crowd.database)
+    blocked = crowd.state / "isthmus.db.new"
+    blocked.mkdir()
+    crowd.start()
+    try:
+        status = crowd.call("STATUS")
+        added = crowd.add(crowd.pod("refused"))
+        known = crowd.records()
+    finally:
+        blocked.rmdir()
+    until(lambda: crowd.call("STATUS").status == 0, "the store is made")
+
+    assert error_of(status)["code"] == 50
+    assert error_of(added)["code"] == 11
+    assert "durable" in error_of(status)["msg"]
+    assert str(crowd.database) in crowd.log.read_text()
+    assert set(known) <= set(attached)
+    crowd.remove(crowd.pods["refused"])
+    until(lambda: crowd.records() == attached, "the leases are read from the links")
+    assert crowd.problems() == []
+    attach_another(crowd, attached)
