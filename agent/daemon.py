@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _DRIFT_PAUSE_S = 5.0
+_HUNG_NS = 600_000_000_000
 _OUTCOME_OK = "0"
 # A verb that wakes up must not wait 5 ms for another thread's Python to yield.
 _SWITCH_INTERVAL_S = 0.0005
@@ -76,6 +77,7 @@ class Daemon:
         self._rounds = Rounds()
         self._started_ns = now_ns()
         self._last_round_ns: int | None = None
+        self._tick_begun_ns: int | None = None
         self._drift = threading.Event()
         self._notifier = Notifier()
         self._server = Server(
@@ -103,8 +105,10 @@ class Daemon:
         try:
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep())
+                signs = tasks.create_task(self._give_signs_of_life())
                 await self._server.run(listening, stopping)
                 upkeep.cancel()
+                signs.cancel()
         finally:
             self._notifier.tell("STOPPING=1")
             listening.close()
@@ -114,9 +118,17 @@ class Daemon:
         """Each second the spool and expired reservations; a round when it is due."""
         while True:
             await asyncio.sleep(_TICK_S)
+            self._tick_begun_ns = now_ns()
             await asyncio.to_thread(self._tick)
-            if self._notifier.watchdog_s:
+            self._tick_begun_ns = None
+
+    async def _give_signs_of_life(self) -> None:
+        """Tell systemd that we live, unless upkeep hangs: many deletions may take it minutes."""
+        while self._notifier.watchdog_s:
+            begun = self._tick_begun_ns
+            if begun is None or now_ns() - begun < _HUNG_NS:
                 self._notifier.tell("WATCHDOG=1")
+            await asyncio.sleep(self._notifier.watchdog_s)
 
     def _tick(self) -> None:
         try:
@@ -125,9 +137,16 @@ class Daemon:
             if self._wired.node.spool.waiting():
                 self._wired.reconciler.replay()
             if self._is_due():
+                # What changes from here on calls for another round; what is remembered of the
+                # host is looked at anew, since not every change is told (an uplink's MTU).
+                self._drift.clear()
+                self._wired.host.forget()
                 self._note(self._wired.reconciler.round())
         except (DataplaneError, IPAMError, OSError) as exc:
             log.warning("upkeep failed, will retry", extra={"error": str(exc)})
+            self._rounds.failed += 1
+        except Exception:  # the edge: what one record does must not end the service of others
+            log.exception("upkeep failed, will retry")
             self._rounds.failed += 1
 
     def _is_due(self) -> bool:
@@ -143,7 +162,6 @@ class Daemon:
 
     def _note(self, report: Report) -> None:
         self._last_round_ns = now_ns()
-        self._drift.clear()
         self._rounds.rounds += 1
         for name in ("adopted", "ended", "removed", "repaired", "failed"):
             setattr(self._rounds, name, getattr(self._rounds, name) + getattr(report, name))

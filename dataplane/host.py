@@ -3,7 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dataplane import rtnl
 from dataplane.conntrack import Conntrack
@@ -15,6 +15,7 @@ from dataplane.tc import Shaper, buckets
 from net.address import IPAddress
 
 _BY_ADVERTISEMENT = 9  # RTPROT_RA
+_WIDEST_VETH = 65535  # loopback, which a default route may leave by, has one more
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,14 @@ class Uplink:
     name: str
     mtu: int
     by_advertisement: bool
+
+
+@dataclass(slots=True)
+class _Known:
+    """What was found out since the last `forget`."""
+
+    uplinks: tuple[Uplink, ...] | None = None
+    forwarding: set[frozenset[int]] = field(default_factory=set)
 
 
 class Host:
@@ -36,32 +45,32 @@ class Host:
         self._sysctls = sysctls
         self._connect = connect
         self._local = threading.local()
-        self._uplinks: tuple[Uplink, ...] | None = None
-        self._done: set[object] = set()
+        self._known = _Known()
 
     def forget(self) -> None:
-        self._uplinks = None
-        self._done.clear()
+        # Whoever is looking just now writes down what it finds where nobody reads it.
+        self._known = _Known()
 
     def uplinks(self) -> tuple[Uplink, ...]:
-        found = self._uplinks
-        if found is None:
-            found = self._uplinks = observe_uplinks(self._connect())
-        return found
+        known = self._known
+        if known.uplinks is None:
+            known.uplinks = observe_uplinks(self._connect())
+        return known.uplinks
 
     def uplink_mtu(self) -> int:
         """The smallest MTU of the uplinks; 0, the kernel's default, without any."""
-        return min((uplink.mtu for uplink in self.uplinks()), default=0)
+        return min((min(uplink.mtu, _WIDEST_VETH) for uplink in self.uplinks()), default=0)
 
     def enable_forwarding(self, families: frozenset[int]) -> None:
         """Let the host route packets of *families* (4, 6); raises SysctlRefused."""
-        if families in self._done:
+        known = self._known
+        if families in known.forwarding:
             return
         by_advertisement = {uplink.name for uplink in self.uplinks() if uplink.by_advertisement}
         self._sysctls.enable_forwarding(
             ipv4=4 in families, ipv6=6 in families, uplinks=by_advertisement
         )
-        self._done.add(families)
+        known.forwarding.add(families)
 
     def allow_localhost_mappings(self, interface: str, *, lasting: bool) -> None:
         """Let the host's own 127.0.0.1:port reach pods behind *interface*.
@@ -107,6 +116,8 @@ def observe_uplinks(netlink: Netlink) -> tuple[Uplink, ...]:
             if route.dst.prefixlen or route.table != rtnl.MAIN_TABLE or route.kind != rtnl.UNICAST:
                 continue
             for _, index in rtnl.next_hops(payload):
+                if not index:
+                    continue  # of a nexthop object, where net.ipv4.nexthop_compat_mode is off
                 advertised = route.protocol == _BY_ADVERTISEMENT
                 found[index] = found.get(index, False) or advertised
     uplinks = (_uplink(netlink, index, ra) for index, ra in found.items())

@@ -94,6 +94,36 @@ def test_uplinks_are_looked_at_again_only_when_something_changed(kernel: FakeNet
     assert (before, kept, made.uplink_mtu()) == (1500, 1500, 1450)
 
 
+def test_what_was_found_before_a_change_is_not_remembered_after_it(kernel: FakeNetlink) -> None:
+    kernel.routes = [route_payload(ANY4, (GATEWAY4, 2))]
+
+    def changing() -> FakeNetlink:
+        if not changed:
+            changed.append(True)
+            found.forget()
+        return kernel
+
+    changed: list[bool] = []
+    found = Host(Sysctls(), changing)  # type: ignore[arg-type]
+    found.uplinks()
+    kernel.routes = [route_payload(ANY4, (GATEWAY4, 3))]
+
+    assert found.uplink_mtu() == 1450
+
+
+def test_no_pair_is_made_wider_than_it_can_be(kernel: FakeNetlink) -> None:
+    kernel.links.append(link_payload(1, "lo", mtu=65536))
+    kernel.routes = [route_payload(ANY4, (None, 1))]
+
+    assert host(kernel).uplink_mtu() == 65535
+
+
+def test_a_default_route_that_names_no_link_is_passed_over(kernel: FakeNetlink) -> None:
+    kernel.routes = [route_payload(ANY4, (None, 0)), route_payload(ANY4, (GATEWAY4, 3))]
+
+    assert host(kernel).uplink_mtu() == 1450
+
+
 def test_an_uplink_that_has_gone_meanwhile_is_no_uplink(kernel: FakeNetlink) -> None:
     kernel.routes = [route_payload(ANY4, (GATEWAY4, 99)), route_payload(ANY6, (GATEWAY6, 3))]
 
