@@ -45,28 +45,28 @@ class Wired:
     links: Links
     host: Host
     reconciler: Reconciler
-    has_store: bool
     undo: ExitStack = field(default_factory=ExitStack)
 
     def close(self) -> None:
         self.undo.close()
 
     def mend_store(self) -> None:
-        """Give the allocator a new file where there is none any more, or never was.
+        """Give the allocator a new file where there is none any more, or a damaged one.
 
-        All that is held is in memory, where it was read from the links if need be.
+        All that is held is in memory, where it was read from the links if need be.  A file
+        that is there but could not be opened may hold more than that: it is left alone.
         """
         if not self.leases.degraded:
             return
         path = self.config.database
-        if self.has_store and path.exists() and not self.leases.damaged:
+        if path.exists() and not self.leases.damaged:
             return  # full or read-only: it goes on by itself when the disk does
         try:
             self.leases.rewrite(lambda: start_over(path)).result()
         except StoreUnavailable as exc:
             log.error("no usable store, ADD is refused", extra={"error": str(exc)})
             return
-        self.has_store = True
+        self.leases.resume()
         log.warning("store written anew", extra={"path": str(path)})
 
 
@@ -84,6 +84,8 @@ def wire(config: AgentConfig) -> Wired:
         store = _store(config.database)
         leases = Allocator(store, boot_id=boot, now=now_ns, cooldown_s=config.cooldown_s)
         undo.callback(leases.close)
+        if isinstance(store, UnusableStore):
+            leases.suspend(store.reason)
         links = Links()
         host = Host(Sysctls(FileLedger(config.sysctl_ledger)), links.host)
         publisher = _publisher(undo)
@@ -100,8 +102,7 @@ def wire(config: AgentConfig) -> Wired:
             ready=lambda: _not_ready(config, leases),
         )
         reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s)
-        has_store = isinstance(store, SQLiteStore)
-        return Wired(config, node, leases, links, host, reconciler, has_store, undo.pop_all())
+        return Wired(config, node, leases, links, host, reconciler, undo.pop_all())
     raise AssertionError("unreachable")
 
 

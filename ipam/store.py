@@ -119,10 +119,10 @@ class UnusableStore(MemoryStore):
 
     def __init__(self, reason: str) -> None:
         super().__init__()
-        self._reason = reason
+        self.reason = reason
 
     def commit(self, changes: Iterable[Change]) -> None:
-        raise StoreUnavailable(self._reason)
+        raise StoreUnavailable(self.reason)
 
 
 def _put(

@@ -1,191 +1,101 @@
-"""The plugin in one process, as far as it goes without a kernel's help."""
+"""The program's own doorstep: what is answered before anything else is imported."""
 
-import io
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from agent import standalone
-from agent.boot import boot_id, now_ns
-from agent.config import AgentConfig
-from agent.wiring import lock_state
-from cni.spool import Spool
-from tests.unit.cni.fakes import World
-
-CONF = b'{"cniVersion": "1.0.0", "name": "shop", "type": "isthmus", "ipam": {"type": "isthmus"}}'
-
-
-class Stdin:
-    """Standard input of a process."""
-
-    def __init__(self, data: bytes = CONF, failure: OSError | None = None) -> None:
-        self.buffer = self
-        self._data = io.BytesIO(data)
-        self._failure = failure
-
-    def read(self, size: int) -> bytes:
-        if self._failure:
-            raise self._failure
-        return self._data.read(size)
+ROOT = Path(__file__).parents[3]
+MAIN = "import sys; from agent.standalone import main; status = main(); {more}; sys.exit(status)"
+CALL = {
+    "CNI_COMMAND": "ADD",
+    "CNI_CONTAINERID": "c1",
+    "CNI_IFNAME": "eth0",
+    "CNI_NETNS": "/no/such/netns",
+    "CNI_PATH": "/no/such/bin",
+}
 
 
-@pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """The environment of a runtime, and a configuration that names a state directory."""
-    config = tmp_path / "agent.toml"
-    config.write_text(f'state_dir = "{tmp_path / "state"}"\n')
-    for name, value in (
-        ("CNI_COMMAND", "ADD"),
-        ("CNI_CONTAINERID", "c1"),
-        ("CNI_IFNAME", "eth0"),
-        ("CNI_NETNS", "/no/such/netns"),
-        ("CNI_PATH", "/no/such/bin"),
-        ("ISTHMUS_CONFIG", str(config)),
-    ):
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("ISTHMUS_STARTED_NS", raising=False)
-    monkeypatch.setattr(sys, "stdin", Stdin())
-    return monkeypatch
+def run(
+    more: str = "pass", *, stdout: int = subprocess.PIPE, shell: str = "", **variables: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The program with *variables*, then *more* Python; *shell* redirects its descriptors."""
+    argv = [sys.executable, "-c", MAIN.format(more=more)]
+    if shell:
+        argv = ["sh", "-c", f'exec "$@" {shell}', "sh", *argv]
+    return subprocess.run(
+        argv,
+        env={"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], **variables},
+        input=b"",
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+        timeout=30,
+    )
 
 
-def run(capsysbinary: pytest.CaptureFixture[bytes]) -> tuple[int, dict[str, object]]:
-    status = standalone.main()
-    return status, json.loads(capsysbinary.readouterr().out)
+def test_version_needs_nothing_but_its_name() -> None:
+    done = run(CNI_COMMAND="VERSION")
+
+    assert (done.returncode, json.loads(done.stdout)["cniVersion"]) == (0, "1.1.0")
 
 
-def test_version_reads_nothing(
-    environment: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    environment.setenv("CNI_COMMAND", "VERSION")
-    environment.setenv("ISTHMUS_CONFIG", "/no/such/file")
-    environment.setattr(sys, "stdin", Stdin(failure=OSError("closed")))
+def test_without_a_command_it_says_what_it_is_to_people() -> None:
+    done = run()
 
-    status, document = run(capsysbinary)
-
-    assert status == 0
-    assert document["cniVersion"] == "1.1.0"
-
-
-def test_without_a_command_it_says_what_it_is_to_people(
-    environment: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    environment.delenv("CNI_COMMAND")
-
-    status = standalone.main()
-    captured = capsysbinary.readouterr()
-
-    assert (status, captured.out) == (0, b"")
-    assert captured.err.splitlines()[1] == (
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr.splitlines()[1] == (
         b"CNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0"
     )
 
 
-def test_input_that_cannot_be_read_is_5(
-    environment: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
-) -> None:
-    environment.setattr(sys, "stdin", Stdin(failure=OSError(5, "Input/output error")))
+@pytest.mark.parametrize(
+    ("wrong", "msg"),
+    [
+        ({"CNI_COMMAND": "NOPE"}, "unknown CNI_COMMAND: NOPE"),
+        (
+            {"CNI_CONTAINERID": "", "CNI_IFNAME": ""},
+            "required env variables [CNI_CONTAINERID,CNI_IFNAME] missing",
+        ),
+        ({"CNI_CONTAINERID": "no/way"}, "invalid characters in containerID"),
+    ],
+)
+def test_an_environment_that_is_wrong_is_4(wrong: dict[str, str], msg: str) -> None:
+    done = run(**CALL | wrong)
 
-    status, document = run(capsysbinary)
-
-    assert (status, document["code"]) == (1, 5)
-    assert str(document["msg"]).startswith("error reading from stdin: ")
-
-
-def test_a_configuration_of_the_agent_that_is_wrong_is_7(
-    environment: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path
-) -> None:
-    (tmp_path / "agent.toml").write_text("colour = 1\n")
-
-    status, document = run(capsysbinary)
-
-    assert (status, document["code"]) == (1, 7)
-    assert document["msg"] == "invalid agent configuration"
-    assert "unknown key 'colour'" in str(document["details"])
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["code"], document["msg"]) == (1, 4, msg)
 
 
-def test_a_state_directory_that_cannot_be_made_is_11(
-    environment: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes], tmp_path: Path
-) -> None:
-    (tmp_path / "state").touch()
+def test_an_answer_needs_none_of_the_heavy_modules() -> None:
+    heavy = "('sqlite3', 'asyncio', 'dataplane.netlink', 'agent.single_call')"
 
-    status, document = run(capsysbinary)
+    done = run(f"print([m for m in {heavy} if m in sys.modules])", CNI_COMMAND="VERSION")
 
-    assert (status, document["code"], document["msg"]) == (1, 11, "cannot start")
+    assert done.stdout.endswith(b"[]\n")
 
 
-def test_the_request_is_what_the_launcher_says_it_is(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("ISTHMUS_PROGRAM", "/opt/cni/bin/isthmus-ipam")
-    environment.setenv("ISTHMUS_STARTED_NS", "4711")
-
-    found = standalone._request()
-
-    own = os.stat("/proc/self/ns/net")
-    assert (found.program, found.started_ns, found.stdin) == ("isthmus-ipam", 4711, CONF)
-    assert (found.boot_id, found.caller_netns) == (boot_id(), (own.st_dev, own.st_ino))
-    assert found.environment["CNI_CONTAINERID"] == "c1"
-
-
-def test_without_a_launcher_the_request_starts_now(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("ISTHMUS_STARTED_NS", "soon")
-    before = now_ns()
-
-    assert standalone._request().started_ns >= before
-
-
-def locked(tmp_path: Path) -> AgentConfig:
-    config = AgentConfig(state_dir=tmp_path / "state")
-    config.state_dir.mkdir()
-    return config
-
-
-def test_where_another_is_at_work_a_deletion_waits_in_the_spool(
-    world: World, tmp_path: Path
-) -> None:
-    config = locked(tmp_path)
-    asked = world.request("DEL", world.conf())
-
-    found = standalone._locked_out(asked, config, ValueError("locked"))
-
-    (entry,) = Spool(config.spool_dir).pending()
-    assert (found.status, found.stdout) == (0, b"")
-    assert entry.request == asked
-
-
-def test_where_it_cannot_be_kept_that_is_an_error(world: World, tmp_path: Path) -> None:
-    config = locked(tmp_path)
-    config.spool_dir.touch()
-
-    found = standalone._locked_out(world.request("DEL", world.conf()), config, ValueError("x"))
-
-    assert json.loads(found.stdout)["code"] == 11
-
-
-@pytest.mark.parametrize("verb", ["ADD", "CHECK", "GC", "STATUS"])
-def test_where_another_is_at_work_other_verbs_are_told_so(
-    world: World, tmp_path: Path, verb: str
-) -> None:
-    config = locked(tmp_path)
-    held = lock_state(config.lock)
-    os.close(held)
-
-    found = standalone._locked_out(
-        world.request(verb, world.conf()), config, ValueError("another is at work")
-    )
-
-    document = json.loads(found.stdout)
-    assert (found.status, document["code"], document["msg"]) == (1, 11, "state is locked")
-    assert document["details"] == "another is at work"
-
-
-def test_a_reader_that_went_away_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_went_away_is_a_failure() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "w") as stdout:
-        monkeypatch.setattr(sys, "stdout", stdout)
-        status = standalone._answer(standalone.Response(0, b"{}"))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)  # what is buffered has to go somewhere
+    try:
+        done = run(CNI_COMMAND="VERSION", stdout=writing)
+    finally:
+        os.close(writing)
 
-    assert status == 1
+    assert done.returncode == 1
+
+
+def test_standard_output_that_was_closed_is_a_failure() -> None:
+    done = run(CNI_COMMAND="VERSION", shell=">&-")
+
+    assert done.returncode == 1
+
+
+def test_bytes_that_are_no_text_do_not_stop_it() -> None:
+    done = run(**CALL | {"CNI_CONTAINERID": os.fsdecode(b"\xff")}, LC_ALL="C")
+
+    assert json.loads(done.stdout)["code"] == 4

@@ -82,7 +82,7 @@ class FakeKernel:
         self.broken = ""
         self.before = False
         self.steps: list[str] = []
-        self.bridges_forgotten = 0
+        self.bridges_forgotten = self.host_forgotten = 0
         self._last = 1
 
     @contextmanager
@@ -206,6 +206,9 @@ class FakeKernel:
             changed = wanted.keys() ^ self.published.keys()
             self.published = wanted
             return len(changed)
+
+    def forget(self) -> None:
+        self.host_forgotten += 1
 
     def uplink_mtu(self) -> int:
         return self.mtu
