@@ -215,6 +215,6 @@ def _tuple(payload: bytes) -> Tuple | None:
     return Tuple(
         make(ip[_SOURCE[version]]),
         make(ip[_DESTINATION[version]]),
-        proto.get(_NUMBER, b"\0")[0],
+        int.from_bytes(proto.get(_NUMBER, b"")[:1], "big"),
         int.from_bytes(proto.get(_PORT, b"")[:2], "big"),
     )

@@ -105,10 +105,10 @@ def parse_qdisc(payload: bytes | memoryview) -> tuple[int, int, Bucket | None]:
     """Interface and parent of a qdisc, and its bucket if it is a tbf."""
     _, _, index, _, parent, _ = _TCMSG.unpack_from(payload)
     found = attributes(payload, _TCMSG.size)
-    if found.get(_KIND) != b"tbf\0":
-        return index, parent, None
     options = attributes(found.get(_OPTIONS, b""))
-    parms = options[_TBF_PARMS]
+    parms = options.get(_TBF_PARMS, b"")
+    if found.get(_KIND) != b"tbf\0" or len(parms) < 2 * _RATE.size + 12:
+        return index, parent, None
     rate = _RATE.unpack_from(parms)[-1]
     if _TBF_RATE64 in options:
         rate = int.from_bytes(options[_TBF_RATE64], "little")

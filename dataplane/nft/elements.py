@@ -166,6 +166,6 @@ def decode(of: NamedSet, found: dict[int, bytes]) -> Element:
 
     userdata = found.get(_USERDATA, b"")
     comment = ""
-    if userdata[:1] == bytes([_COMMENT]):
+    if len(userdata) > 1 and userdata[0] == _COMMENT:
         comment = userdata[2 : 2 + userdata[1]].rstrip(b"\0").decode(errors="replace")
     return Element(of, value(_KEY), value(_KEY_END), value(_DATA), comment)
