@@ -87,7 +87,7 @@ class Pod:
 class Machine:
     """A host of its own; *network* is the configuration of every call that names no other.
 
-    *entry* is what runs the agent, after the interpreter; *settings* go into its file.
+    *entry* is what runs the agent, after *prefix* and the interpreter; *settings* go into its file.
     """
 
     host: Namespace
@@ -95,6 +95,7 @@ class Machine:
     network: Mapping[str, Any] = field(default_factory=lambda: dict(NETWORK))
     settings: Mapping[str, object] = field(default_factory=dict)
     entry: Sequence[str] = ("-m", "cli", "agent")
+    prefix: Sequence[str] = ()
     process: subprocess.Popen[bytes] | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
 
@@ -317,7 +318,13 @@ class Machine:
         (self.state / "agent.toml").write_text("".join(lines))
 
     def _spawn(self, environment: Mapping[str, str]) -> None:
-        argv = [sys.executable, *self.entry, "--config", str(self.state / "agent.toml")]
+        argv = [
+            *self.prefix,
+            sys.executable,
+            *self.entry,
+            "--config",
+            str(self.state / "agent.toml"),
+        ]
         with self.log.open("ab") as log, inside(self.host):
             self.process = subprocess.Popen(
                 argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
