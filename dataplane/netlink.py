@@ -143,6 +143,8 @@ class Netlink:
         last message needs to ask for an acknowledgement.  A failure does not stop those
         after it (rtnetlink is no transaction): the caller undoes.
         """
+        if not messages:
+            return
         first = self.send(messages, acknowledge_last=True)
         last, failure = first + len(messages) - 1, None
         for kind, sequence, payload in self.receive():

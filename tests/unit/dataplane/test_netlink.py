@@ -102,6 +102,14 @@ def test_messages_go_in_one_datagram_and_the_last_asks_for_an_answer() -> None:
     assert header(data[16:]) == (16, 20, 1 | ACK, 2, 0)
 
 
+def test_of_no_messages_nothing_is_sent() -> None:
+    netlink = Scripted()
+
+    netlink.transact([])
+
+    assert netlink.written == []
+
+
 def test_numbers_go_on_from_call_to_call_and_old_answers_are_passed_over() -> None:
     ok = struct.pack("=i", 0) + bytes(16)
     netlink = Scripted(answered(ERROR, 1, ok), refusal(errno.EPERM, 1) + answered(ERROR, 2, ok))
