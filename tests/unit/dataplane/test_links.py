@@ -308,6 +308,19 @@ def test_deletions_that_come_together_are_one() -> None:
     ]
 
 
+def test_after_a_shared_deletion_the_next_waits_for_those_still_coming() -> None:
+    shared = SharedRemoval(SlowNetlink())
+    shared.remover = LinkRemover(lambda: shared.kernel, pause_s=0.2)  # type: ignore[arg-type,return-value]
+    shared.run()
+    shared.kernel.sent.clear()
+
+    threads = [shared.start(name) for name in ("isth-d", "isth-e")]
+    for thread in threads:
+        thread.join(PATIENCE_S)
+
+    assert shared.kernel.sent[-1] == rtnl.delete_group()
+
+
 def test_a_group_that_holds_a_foreign_link_is_not_deleted_whole() -> None:
     kernel = SlowNetlink()
     kernel.links = [link_payload(4, "theirs", group=rtnl.DELETE_GROUP)]

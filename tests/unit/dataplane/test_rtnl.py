@@ -256,6 +256,10 @@ def test_a_link_is_read_whole() -> None:
     )
 
 
+def test_name_and_group_are_read_alone() -> None:
+    assert rtnl.parse_group(link_payload(7, "isth0", group=9, alias="a")) == ("isth0", 9)
+
+
 def test_a_link_that_says_little_is_read_too() -> None:
     found = rtnl.parse_link(link_payload(1, "lo", up=False))
 
