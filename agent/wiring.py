@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,7 +95,7 @@ def wire(config: AgentConfig) -> Wired:
             links=links,
             publications=publisher,
             host=host,
-            spool=Spool(config.spool_dir),
+            spool=_spool(config.spool_dir),
             namespace=own_identity(),
             boot_id=boot,
             now=now_ns,
@@ -139,6 +140,12 @@ def _open(path: Path) -> SQLiteStore:
             "store damaged: kept aside, and rebuilt from the links", extra={"error": str(exc)}
         )
         return start_over(path)
+
+
+def _spool(directory: Path) -> Spool:
+    spool = Spool(directory)
+    spool.tidy(time.time())
+    return spool
 
 
 def _publisher(undo: ExitStack) -> Publisher:

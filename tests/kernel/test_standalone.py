@@ -291,6 +291,17 @@ def test_deletions_that_wait_are_carried_out_by_the_next_call(folder: Bare, pod:
     assert folder.machine.leftovers() == []
 
 
+def test_what_a_writer_that_died_left_in_the_spool_is_removed(folder: Bare) -> None:
+    folder.config.spool_dir.mkdir()
+    for age_s in (0, 3600):
+        left = folder.config.spool_dir / f".tmp-{age_s}"
+        left.touch()
+        os.utime(left, (left.stat().st_mtime - age_s,) * 2)
+    assert folder.call("STATUS").status == 0
+
+    assert folder.machine.launcher.spooled() == [".tmp-0"]
+
+
 def test_calls_at_once_wait_for_each_other(folder: Bare) -> None:
     pods = [folder.machine.pod() for _ in range(3)]
     running = [
