@@ -52,7 +52,7 @@ def inside(host: Host, netns: str, *argv: str, check: bool = True) -> str:
 
 
 def reaches(host: Host, netns: str, *addresses: str) -> bool:
-    return all("1 received" in inside(host, netns, "ping", "-c1", "-W3", ip) for ip in addresses)
+    return all("1 received" in inside(host, netns, "ping", "-c1", "-W5", ip) for ip in addresses)
 
 
 def addresses_of(result: dict[str, Any]) -> list[str]:

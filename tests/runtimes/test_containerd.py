@@ -149,7 +149,7 @@ def test_sandboxes_outlive_a_killed_runtime_and_a_killed_agent(
 
     node.kill()
     agent.kill()
-    while_away = host.run("nsenter", f"--net={netns}", "ping", "-c1", "-W3", "10.66.0.1").stdout
+    while_away = host.run("nsenter", f"--net={netns}", "ping", "-c1", "-W5", "10.66.0.1").stdout
     agent.start()
     node.start()
     held = [attachment["container_id"] for attachment in agent.attachments()]

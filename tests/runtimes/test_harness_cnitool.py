@@ -34,7 +34,7 @@ def test_cnitool_attaches_checks_and_detaches_a_namespace(
 
     result = cnitool.add("reference", "pod")
     cnitool.succeed("check", "reference", "pod")
-    ping = host.run("ip", "netns", "exec", "pod", "ping", "-c1", "-W2", "10.88.0.1")
+    ping = host.run("ip", "netns", "exec", "pod", "ping", "-c1", "-W5", "10.88.0.1")
     cnitool.succeed("del", "reference", "pod")
 
     assert result["ips"][0]["address"] == "10.88.0.2/24"
@@ -43,8 +43,8 @@ def test_cnitool_attaches_checks_and_detaches_a_namespace(
 
 
 def test_hosts_reach_only_what_is_outside_of_them(host: Host) -> None:
-    host.run("ping", "-c1", "-W2", "192.0.2.2")
-    host.run("ping", "-c1", "-W2", "2001:db8::2")
+    host.run("ping", "-c1", "-W5", "192.0.2.2")
+    host.run("ping", "-c1", "-W5", "2001:db8::2")
 
     links = host.run("ip", "-br", "link").stdout
 

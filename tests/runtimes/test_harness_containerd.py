@@ -39,7 +39,9 @@ def test_containerd_asks_for_status_and_attaches_and_detaches_a_sandbox(
     ready = containerd.network_ready()
     sandbox = containerd.run_sandbox("web", port_mappings=[MAPPING])
     address = containerd.status(sandbox)["network"]["ip"]
-    ping = host.run("nsenter", f"--net={containerd.netns(sandbox)}", "ping", "-c1", "10.88.0.1")
+    ping = host.run(
+        "nsenter", f"--net={containerd.netns(sandbox)}", "ping", "-c1", "-W5", "10.88.0.1"
+    )
     containerd.remove_sandbox(sandbox)
 
     assert ready["status"] is True

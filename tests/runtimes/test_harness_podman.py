@@ -41,7 +41,9 @@ def test_podman_runs_a_container_with_address_mac_and_port(
         *("--ip", "10.88.0.9", "--mac-address", "02:aa:00:00:00:09"),
         command=SERVE,
     )
-    answer = host.outside("socat", "-T3", "-", f"TCP:{HOST}:18080,connect-timeout=3").stdout
+    # A container is running before its program listens.
+    server = f"TCP:{HOST}:18080,connect-timeout=3,retry=50,interval=0.1"
+    answer = host.outside("socat", "-T3", "-", server).stdout
     podman("rm", "--force", "--time", "0", "web")
 
     assert "10.88.0.9/24" in answer

@@ -11,6 +11,8 @@ pytestmark = pytest.mark.runtime
 
 SERVE = ("nc", "-ll", "-p", "80", "-e", "ip", "address", "show", "dev", "eth0")
 ASK = ("socat", "-T3", "-", f"TCP:{HOST}:18080,connect-timeout=2")
+# A container is running before its program listens.
+ASK_PATIENTLY = (*ASK[:-1], f"{ASK[-1]},retry=50,interval=0.1")
 
 
 def test_a_container_has_its_static_address_mac_and_port(
@@ -23,8 +25,8 @@ def test_a_container_has_its_static_address_mac_and_port(
         *("--ip", "10.66.0.9", "--mac-address", "02:aa:00:00:00:09"),
         command=SERVE,
     )
-    answer = host.outside(*ASK).stdout
-    beyond = podman("exec", "web", "ping", "-c1", "-W3", OUTSIDE)
+    answer = host.outside(*ASK_PATIENTLY).stdout
+    beyond = podman("exec", "web", "ping", "-c1", "-W5", OUTSIDE)
     podman("rm", "--force", "--time", "0", "web")
     closed = host.outside(*ASK, check=False)
 
@@ -44,8 +46,8 @@ def test_containers_reach_each_other_and_see_their_own_addresses(
     podman.run("two", "shop", command=("sleep", "1000"))
 
     networks = podman.inspect("two")["NetworkSettings"]["Networks"]
-    ping = podman("exec", "one", "ping", "-c1", "-W3", networks["shop"]["IPAddress"])
-    ping6 = podman("exec", "one", "ping", "-c1", "-W3", networks["shop"]["GlobalIPv6Address"])
+    ping = podman("exec", "one", "ping", "-c1", "-W5", networks["shop"]["IPAddress"])
+    ping6 = podman("exec", "one", "ping", "-c1", "-W5", networks["shop"]["GlobalIPv6Address"])
 
     assert "1 packets received" in ping
     assert "1 packets received" in ping6
@@ -58,7 +60,7 @@ def test_a_container_started_again_has_a_network_again(
     podman.run("web", "shop", command=("sleep", "1000"))
 
     podman("restart", "--time", "0", "web")
-    ping = podman("exec", "web", "ping", "-c1", "-W3", OUTSIDE)
+    ping = podman("exec", "web", "ping", "-c1", "-W5", OUTSIDE)
 
     assert "1 packets received" in ping
     assert len(agent.attachments()) == 1
