@@ -268,19 +268,33 @@ def _port(conf: NetConf) -> BridgePort:
 
 
 def _with_gateway(ip: IPConfig, conf: NetConf) -> IPConfig:
-    """The gateway a pod is told: in routed mode the link's own, else IPAM's or the first one."""
-    if conf.link.mode is Mode.ROUTED:
-        return replace(ip, gateway=_link_gateway(ip.address.version), interface=None)
-    if ip.gateway is None and conf.is_gateway:
-        return replace(ip, gateway=ip.address.network[1], interface=None)
-    return replace(ip, interface=None)
+    """The gateway a pod is told: IPAM's, else in routed mode the link's own or the first one.
+
+    In routed mode ours is the link's too; a foreign plugin finds its own in prevResult again,
+    which `static` insists on at CHECK.
+    """
+    gateway = ip.gateway
+    if conf.link.mode is Mode.ROUTED and not (conf.delegate and gateway):
+        gateway = _link_gateway(ip.address.version)
+    elif gateway is None and conf.is_gateway:
+        gateway = ip.address.network[1]
+    return replace(ip, gateway=gateway, interface=None)
 
 
 def _routes(
     conf: NetConf, ips: tuple[IPConfig, ...], routes: tuple[Route, ...]
 ) -> tuple[Route, ...]:
-    """IPAM's routes, those without a gateway through the pod's own, and default routes."""
+    """IPAM's routes, those without a gateway through the pod's own, and default routes.
+
+    In routed mode there is no other gateway than the link's: what IPAM calls one is not there.
+    """
     gateways = {ip.address.version: ip.gateway for ip in reversed(ips) if ip.gateway}
+    if conf.link.mode is Mode.ROUTED:
+        routes = tuple(
+            replace(route, via=None) if route.via in gateways.values() else route
+            for route in routes
+        )
+        gateways = {version: _link_gateway(version) for version in gateways}
     found = [route if route.via else _through(route, gateways) for route in routes]
     if conf.default_route:
         given = {route.dst for route in found}

@@ -63,7 +63,7 @@ def serve(request: Request, node: Node) -> Response:
 def failure(exc: Exception, stdin: bytes = b"") -> Response:
     """The answer that *exc* is, in the version of the configuration on *stdin*."""
     error = as_cni_error(exc)
-    if error.code == ErrorCode.INTERNAL:
+    if error.code == ErrorCode.INTERNAL and error is not exc:
         log.error("bug", exc_info=exc)
     return Response(1, error_document(error, version_of(stdin)))
 

@@ -168,6 +168,19 @@ def test_every_key_of_the_bridge_reaches_the_plan() -> None:
     assert (made.veth.mtu, made.dad) == (1400, True)
 
 
+def test_a_foreign_gateway_is_told_but_not_used_where_there_is_none_on_the_link() -> None:
+    elsewhere = Route(dst=ip_network("10.7.0.0/16"), via=ip_address("10.9.0.1"))
+    made = design(
+        (IP4,), (elsewhere,), mode="routed", ipam={"type": "static"}, isDefaultGateway=True
+    )
+
+    assert [ip.gateway for ip in made.ips] == [ip_address("10.9.0.1")]
+    assert made.routes == (
+        Route(dst=ip_network("10.7.0.0/16"), via=ip_address("169.254.1.1")),
+        ROUTED4,
+    )
+
+
 def test_a_port_of_the_host_needs_hairpin_unless_the_bridge_reflects_anyhow() -> None:
     ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}
     plain = plan(IP4, runtimeConfig=ports)
