@@ -4,7 +4,7 @@
  *
  * Each VERB is run COUNT times, at most PARALLEL at once, before the next one begins.  Run i is
  * of a container of its own, in namespace /run/netns/$PODS_PREFIX<i % PODS> under the interface
- * name eth<i / PODS>.  DEL is given the result of the ADD of the same run as prevResult, as
+ * name $IFNAME_PREFIX<i / PODS>, eth without.  DEL is given the result of the ADD of the same run as prevResult, as
  * libcni does.  CNI_PATH and all else in the environment is handed on.
  *
  * Time is CLOCK_MONOTONIC from before posix_spawn to after waitpid.  posix_spawn of a small
@@ -32,7 +32,7 @@ struct run {
     char result[OUTPUT]; /* of ADD, for the DEL after it */
 };
 
-static const char *program, *verb, *prefix, *path;
+static const char *program, *verb, *prefix, *path, *ifname;
 static char conf[INPUT / 2];
 static int pods, count;
 static struct run *runs;
@@ -66,7 +66,7 @@ static void environment(char **to, char own[5][192], int number)
     snprintf(own[0], 192, "CNI_COMMAND=%s", verb);
     snprintf(own[1], 192, "CNI_CONTAINERID=%048x%08x%08x", 0xb, (unsigned)getpid(), number);
     snprintf(own[2], 192, "CNI_NETNS=/run/netns/%s%d", prefix, number % pods);
-    snprintf(own[3], 192, "CNI_IFNAME=eth%d", number / pods);
+    snprintf(own[3], 192, "CNI_IFNAME=%s%d", ifname, number / pods);
     snprintf(own[4], 192, "CNI_PATH=%s", path);
     for (int i = 0; i < 5; i++)
         to[used++] = own[i];
@@ -187,6 +187,7 @@ int main(int argc, char **argv)
     count = atoi(argv[4]);
     prefix = getenv("PODS_PREFIX");
     path = getenv("CNI_PATH");
+    ifname = getenv("IFNAME_PREFIX") ? getenv("IFNAME_PREFIX") : "eth";
     runs = calloc(count, sizeof *runs);
     if (!runs || !prefix || !path || pods < 1)
         die("driver");

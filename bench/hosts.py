@@ -147,6 +147,7 @@ class Agent:
         self._process = subprocess.Popen(
             ["ip", "netns", "exec", self.host, *map(str, argv)],
             cwd=ROOT,
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},  # as the systemd unit has it
             stdout=self._log,
             stderr=self._log,
         )
