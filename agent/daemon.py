@@ -153,8 +153,9 @@ class Daemon:
     def _is_due(self) -> bool:
         last = self._last_round_ns or self._started_ns
         passed = (now_ns() - last) / 1e9
-        drifted = self._drift.is_set() and passed >= _DRIFT_PAUSE_S
-        return drifted or passed >= self._config.reconcile_interval_s
+        # Without an ADD that can be served, what is amiss is looked at again soon.
+        urgent = self._drift.is_set() or bool(self._wired.leases.degraded)
+        return (urgent and passed >= _DRIFT_PAUSE_S) or passed >= self._config.reconcile_interval_s
 
     def _lost(self) -> None:
         self._wired.links.forget_bridges()

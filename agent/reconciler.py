@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _KEY_WAIT_S = 5.0
 _REPLAYERS = 16
+_ADOPTION = "adoption"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,10 +290,10 @@ class Reconciler:
             # Their addresses look free to an allocator that may give some again soon.
             reason = f"{unrecorded} attachments found on this host are not recorded yet"
             log.error("attachments not adopted, ADD is refused", extra={"number": unrecorded})
-            self.leases.suspend(reason)
+            self.leases.suspend(reason, by=_ADOPTION)
             report.failed += unrecorded
         else:
-            self.leases.resume()
+            self.leases.resume(by=_ADOPTION)
 
     def _remove_unfinished(self, view: View, report: Report) -> None:
         """At start no ADD is running: a pair without its alias is nobody's."""

@@ -31,6 +31,8 @@ from ipam.store import UnusableStore
 
 log = logging.getLogger(__name__)
 
+_NFT_S = 12.0  # an ADD that waits for it has twenty
+
 
 class StateLocked(Exception):
     """Another agent, or a standalone program, works on the same state directory."""
@@ -149,7 +151,7 @@ def _spool(directory: Path) -> Spool:
 
 
 def _publisher(undo: ExitStack) -> Publisher:
-    runner = NftRunner()
+    runner = NftRunner(timeout=_NFT_S)
     nat, guard = undo.enter_context(Elements()), undo.enter_context(Elements())
     conntrack = undo.enter_context(Conntrack())
     tables = {

@@ -130,7 +130,7 @@ def _parse_environment(block: bytes) -> dict[str, str]:
     # Backwards, so that of a name given twice the first counts, as for getenv(3).
     for variable in reversed(block.decode("utf-8", "surrogateescape").split("\0")):
         name, equals, value = variable.partition("=")
-        if equals:
+        if name and equals:
             environment[name] = value
     return environment
 

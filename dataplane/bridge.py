@@ -61,7 +61,7 @@ def _ensure(host: Netlink, wanted: Bridge) -> rtnl.Link:
     # Set even to what it is: a MAC that was set no longer follows the ports'.
     host.transact([rtnl.set_link(link.index, flags=flags, mac=_stable_mac(link, wanted))])
     for address in wanted.addresses:
-        _ensure_address(host, link, address, force=wanted.force_address)
+        _ensure_address(host, link, address, wanted)
     return rtnl.parse_link(host.get(rtnl.get_link(link.index)))
 
 
@@ -70,19 +70,21 @@ def _stable_mac(link: rtnl.Link, wanted: Bridge) -> str:
     return wanted.mac if link.mac == "00:00:00:00:00:00" else link.mac
 
 
-def _ensure_address(host: Netlink, link: rtnl.Link, wanted: IPInterface, *, force: bool) -> None:
+def _ensure_address(host: Netlink, link: rtnl.Link, address: IPInterface, wanted: Bridge) -> None:
     for _, payload in host.dump(rtnl.list_addresses()):
         found = rtnl.parse_address(payload)
-        if found.index != link.index or found.address.version != wanted.version:
+        if found.index != link.index or found.address.version != address.version:
             continue
-        if found.address == wanted:
+        if found.address == address:
             return
-        if found.address.version == 6 and not found.address.network.overlaps(wanted.network):
+        if found.address in wanted.addresses:
+            continue  # of another range of the same network
+        if found.address.version == 6 and not found.address.network.overlaps(address.network):
             continue
-        if not force:
+        if not wanted.force_address:
             raise DataplaneError(
-                f'"{link.name}" already has an IP address different from {wanted} '
+                f'"{link.name}" already has an IP address different from {address} '
                 f"({found.address}); remove it or set forceAddress"
             )
         host.transact([rtnl.delete_address(link.index, found.address)])
-    host.transact([rtnl.new_address(link.index, wanted)])
+    host.transact([rtnl.new_address(link.index, address)])

@@ -58,7 +58,7 @@ class Allocator:
         self._lock = Lock()
         self._slots: dict[Attachment, Slot] = {}
         self._ledger = Ledger(self._cooldown_ns)
-        self._suspended = ""
+        self._suspended: dict[str, str] = {}
         self.counters = Counters()
         self._load(store.load())
         self._writer = Writer(store)
@@ -66,19 +66,22 @@ class Allocator:
     @property
     def degraded(self) -> str:
         """Say why no address can be promised; "" when all is well."""
-        return self._suspended or self._writer.failure
+        return next(iter(self._suspended.values()), "") or self._writer.failure
 
     @property
     def damaged(self) -> bool:
         """Tell whether the store will not work again by itself: it takes a `rewrite`."""
         return self._writer.damaged
 
-    def suspend(self, reason: str) -> None:
-        """Refuse new reservations until `resume`; adoptions and releases go on."""
-        self._suspended = reason
+    def suspend(self, reason: str, *, by: str = "") -> None:
+        """Refuse new reservations until `resume`; adoptions and releases go on.
 
-    def resume(self) -> None:
-        self._suspended = ""
+        Several may see a *reason*, each under a name of its own.
+        """
+        self._suspended[by] = reason
+
+    def resume(self, *, by: str = "") -> None:
+        self._suspended.pop(by, None)
 
     def close(self) -> None:
         """Write what is queued and close the store."""

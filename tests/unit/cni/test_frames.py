@@ -45,7 +45,7 @@ def patched(offset: int, form: str, value: int) -> bytes:
     return bytes(header)
 
 
-names = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]))
+names = st.text(st.characters(exclude_characters="=\0", exclude_categories=["Cs"]), min_size=1)
 values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
 numbers = st.integers(0, 2**64 - 1)
 
@@ -111,6 +111,13 @@ def test_of_a_variable_given_twice_the_first_counts() -> None:
     frame = encode_request(replace(DEL, environment={"A": "first\0A=second\0malformed"}))
 
     assert decode(frame).environment == {"A": "first"}
+
+
+def test_a_value_without_a_name_is_no_variable() -> None:
+    # A program cannot be started with one, and a foreign IPAM plugin gets ours.
+    frame = encode_request(replace(DEL, environment={"": "nameless", "A": "1"}))
+
+    assert decode(frame).environment == {"A": "1"}
 
 
 def test_bytes_that_are_not_utf8_survive_in_the_environment() -> None:

@@ -110,6 +110,18 @@ def test_a_refused_bridge_is_looked_at_again_the_next_time(kernel: FakeNetlink) 
     assert bridges.ensure(kernel, BR0).index == 7  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_gateways_of_several_ranges_live_side_by_side(kernel: FakeNetlink, force: bool) -> None:
+    gateways = (ip_interface("10.9.0.1/24"), ip_interface("10.8.0.1/24"))
+    wanted = replace(BR0, addresses=gateways, force_address=force)
+    kernel.addresses = [address_payload(7, gateways[0])]
+
+    Bridges().ensure(kernel, wanted)  # type: ignore[arg-type]
+
+    assert [kind_of(message) for message in kernel.sent].count(rtnl.DELADDR) == 0
+    assert kernel.sent[-1] == rtnl.new_address(7, gateways[1])
+
+
 def test_another_address_is_replaced_by_force(kernel: FakeNetlink) -> None:
     kernel.addresses = [address_payload(7, ip_interface("172.16.0.1/16"))]
 

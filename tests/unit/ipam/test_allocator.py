@@ -535,6 +535,17 @@ def test_suspended_allocator_adopts_but_does_not_reserve(leases: Allocator) -> N
     assert reserve(leases, who(2)) == ["10.0.0.3"]
 
 
+def test_whoever_resumes_speaks_for_itself_alone(leases: Allocator) -> None:
+    leases.suspend("no store")
+    leases.suspend("links not recorded", by="adoption")
+
+    leases.resume()
+
+    assert leases.degraded == "links not recorded"
+    leases.resume(by="adoption")
+    assert leases.degraded == ""
+
+
 def test_adoption_gives_the_holder_that_is_in_the_way(leases: Allocator) -> None:
     one = record(who(1), "10.0.0.2/29")
 
