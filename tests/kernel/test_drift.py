@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.agents import Machine, Pod
+from tests.kernel.agents import Machine, Pod, until
 from tests.kernel.nodes import Site, error_of, in_child, site_of
 from tests.kernel.sockets import inside
 from tests.kernel.test_attachments import (
@@ -205,3 +205,17 @@ def test_a_read_only_setting_that_is_wrong_is_named(machine: Machine) -> None:
     assert "Read-only file system" in error["msg"]
     assert machine.links() == []
     assert pod.addresses() == []
+
+
+def test_a_running_agent_hears_of_a_loss_and_does_not_wait_for_its_round(
+    machine: Machine,
+) -> None:
+    machine.settings = {"reconcile_interval_s": 3600}
+    machine.start()
+    pod = machine.pod()
+    machine.add(pod, network=BRIDGED)
+    machine.host.run("ip", "-4", "address", "flush", "dev", "cni0")
+
+    until(lambda: pod.namespace.pings("10.9.0.1"), "the gateway is back")
+
+    assert machine.problems() == []
