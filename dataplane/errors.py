@@ -12,12 +12,12 @@ class NetlinkError(DataplaneError):
     """The kernel's answer to one netlink message.
 
     *index* is the position of the refused message in what was sent at once; *text* is the
-    kernel's own explanation (NETLINK_EXT_ACK) or empty.
+    kernel's own explanation (NETLINK_EXT_ACK) or empty, *reason* that or the errno's.
     """
 
     def __init__(self, number: int, what: str, *, index: int = 0, text: str = "") -> None:
-        reason = text or os.strerror(number)
-        super().__init__(f"{what}: {reason}")
+        self.reason = text or os.strerror(number)
+        super().__init__(f"{what}: {self.reason}")
         self.errno = number
         self.index = index
         self.text = text

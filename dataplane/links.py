@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from dataplane import bridge, ipv6, rtnl
 from dataplane.announce import announce
 from dataplane.errors import DataplaneError, NetlinkError
-from dataplane.model import Bridge, Sandbox, Veth
+from dataplane.model import Bridge, Route, Sandbox, Veth
 from dataplane.netlink import Netlink
 from dataplane.netns import Sandbox as OpenSandbox
 from dataplane.netns import entered
@@ -204,7 +204,12 @@ class Links:
         first_route = len(messages)
         messages += [rtnl.new_route(index, route) for route in wanted.pod_routes]
         # A route that another plugin's interface brought is as good as ours.
-        pod.netlink.transact(messages, tolerate=lambda exc: exc.exists and exc.index >= first_route)
+        try:
+            pod.netlink.transact(messages, tolerate=lambda e: e.exists and e.index >= first_route)
+        except NetlinkError as exc:
+            if exc.index < first_route:
+                raise
+            raise _refused_route(wanted.pod_routes[exc.index - first_route], exc) from exc
 
     @staticmethod
     def _host_side(wanted: Sandbox, index: int) -> list[bytes]:
@@ -219,6 +224,12 @@ class Links:
         raised = rtnl.set_link(index, flags=rtnl.UP)
         routes = [rtnl.replace_host_route(index, dst) for dst in wanted.host_routes]
         return [*messages, raised, *routes, up]
+
+
+def _refused_route(route: Route, exc: NetlinkError) -> DataplaneError:
+    via = f" via {route.via}" if route.via else ""
+    hint = "; a gateway must be in a subnet of the interface" if route.via else ""
+    return DataplaneError(f"route {route.dst}{via} is refused: {exc.reason}{hint}")
 
 
 def exists(veth: Veth) -> InterfaceExists:

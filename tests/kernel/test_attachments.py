@@ -281,6 +281,24 @@ def test_custom_routes_are_in_the_pod_as_they_were_written(site: Site) -> None:
     assert call(site, "CHECK", pod, conf(prevResult=result)) == {}
 
 
+@pytest.mark.parametrize(
+    "ipam",
+    [
+        {**V4, "routes": [{"dst": "172.16.0.0/16", "gw": "10.7.0.1"}]},
+        {"subnet": "10.9.0.0/24", "gateway": "10.7.0.1"},
+        {**V6, "routes": [{"dst": "fd16::/64", "gw": "fd99::1"}]},
+    ],
+)
+def test_a_gateway_that_is_not_on_the_link_is_named_and_nothing_left(
+    site: Site, ipam: Conf
+) -> None:
+    error = refused(site, conf(ipam=ipam))
+
+    assert error["code"] == 102
+    assert "a gateway must be in a subnet of the interface" in error["msg"]
+    assert site.machine.links() == []
+
+
 def test_two_gateways_of_one_destination_both_stay(site: Site) -> None:
     routes = [{"dst": "172.16.0.0/16", "gw": f"10.9.0.{last}"} for last in (253, 254)]
     pod, _ = add(site, conf(ipam={**V4, "routes": routes}))

@@ -175,6 +175,18 @@ def test_a_route_that_is_there_is_as_good_as_ours_but_an_address_is_not(scene: S
         scene.links.attach(ROUTED, scene.pod)
 
 
+def test_a_route_that_the_kernel_refuses_is_named(scene: Scene) -> None:
+    scene.inside.refuse = refuse_once(rtnl.NEWROUTE, errno.ENETUNREACH)  # type: ignore[assignment]
+
+    with pytest.raises(DataplaneError) as caught:
+        scene.links.attach(ROUTED, scene.pod)
+
+    assert str(caught.value) == (
+        "route 0.0.0.0/0 via 10.9.0.1 is refused: Network is unreachable; "
+        "a gateway must be in a subnet of the interface"
+    )
+
+
 def test_what_is_absent_is_found_as_nothing(scene: Scene) -> None:
     assert scene.links.find("no-such-link") is None
     assert scene.links.observe_pod(scene.pod, "net1") is None
