@@ -1,0 +1,108 @@
+"""Who holds which block of which pool: the records of cluster IPAM, as values.  Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from net.address import IPAddress, IPNetwork
+
+SCHEMA = 1
+
+
+class PoolState(StrEnum):
+    """ACTIVE gives blocks; DISABLED gives none; DRAINING gives none and wants its own back."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    DRAINING = "draining"
+
+
+class NodeState(StrEnum):
+    """DRAINING: gets no blocks, and gives back what is empty.  FENCED: off, or cut off."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    FENCED = "fenced"
+
+
+class BlockState(StrEnum):
+    """In this order, each by one guarded transaction; after QUARANTINED the key is deleted."""
+
+    ACTIVE = "active"
+    DRAINING = "draining"
+    QUARANTINED = "quarantined"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Addresses cut into aligned blocks of *block_length*; given to nodes whose labels match.
+
+    Of several pools for one node and family the lowest *order* is asked first.
+    """
+
+    name: str
+    cidr: IPNetwork
+    block_length: int
+    selector: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    reservations: tuple[IPNetwork, ...] = ()
+    state: PoolState = PoolState.ACTIVE
+    order: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Of the whole cluster.
+
+    *node_deletion_fences*: a deleted Node object means that the machine is gone.
+    *unconfirmed_boots*: agents may serve after a boot before ipamd confirmed their epoch.
+    *silence_s*: how long a node is not heard of before its blocks start draining; 0 never.
+    *quarantine_s*: how long a quarantined block rests, by the replica's own clock.
+    """
+
+    blocks_per_node: int = 32
+    node_deletion_fences: bool = False
+    unconfirmed_boots: bool = False
+    silence_s: float = 0.0
+    quarantine_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    pools: tuple[Pool, ...] = ()
+    settings: Settings = Settings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """*uid* is made once with the node's own store; *epoch* goes up each time it was fenced."""
+
+    name: str
+    uid: str
+    epoch: int
+    boot_id: str
+    addresses: tuple[IPAddress, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    state: NodeState = NodeState.ACTIVE
+    fenced_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """One block and its owner; *nonce* tells a claim whose answer was lost that it was ours."""
+
+    cidr: IPNetwork
+    pool: str
+    node: str
+    uid: str
+    epoch: int
+    nonce: str
+    state: BlockState = BlockState.ACTIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """*generation* is made once, by `isthmus ipam init`."""
+
+    generation: str
+    schema: int = SCHEMA
