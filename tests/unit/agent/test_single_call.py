@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,3 +95,18 @@ def test_a_state_directory_that_cannot_be_made_is_named(state: Path, call: Call)
 
     assert (status, error["code"], error["msg"]) == (1, 11, "cannot start")
     assert f"{state}/file/below" in error["details"]
+
+
+def test_a_call_imports_nothing_of_the_server_or_of_the_command_line() -> None:
+    names = ("asyncio", "click", "rich", "prometheus_client", "tomllib", "urllib.request")
+    script = f"import sys, agent.single_call; print(*(set({names}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout.strip()) == (0, "")
