@@ -256,16 +256,11 @@ class Reconciler:
 
     def _adopt(self, view: View, report: Report) -> None:
         """Take over attachments that the store does not know: it was lost, or is an old copy."""
-        masters = {link.index: link.name for link in view.links.values()}
         unrecorded = 0
         for link in view.ours():
             if not view.complete(link.name):
                 continue
-            record = attachment.record_of_alias(
-                link.alias,
-                boot_id=self.node.boot_id,
-                bridge_name=masters.get(link.master, ""),
-            )
+            record = attachment.record_of_alias(link.alias, boot_id=self.node.boot_id)
             if record is None or self.leases.find(record.who):
                 continue
             with self.node.locks.hold(record.who, timeout=0) as held:

@@ -28,6 +28,7 @@ from typing import Any
 
 from cni.capabilities import PortMapping, Protocol
 from cni.config import NetConf
+from cni.errors import CNIError, ErrorCode
 from cni.link_config import LinkConf, Mode
 from cni.nat import Published
 from cni.result import DNS, Interface, IPConfig, Result
@@ -41,6 +42,7 @@ _HOST_NAME = re.compile(HOST_PREFIX + "[0-9a-f]{11}")
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
 _ALIAS = "isthmus/1"
 _DIGESTED = "#"  # no network has such a name
+_DIGEST_LENGTH = 24
 _GATEWAY4 = IPv4Interface("169.254.1.1/32")
 _GATEWAY6 = IPv6Interface("fe80::1/64")
 _DEFAULTS = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
@@ -188,20 +190,43 @@ def alias(who: Attachment, spec: Spec, *, started_ns: int) -> str:
     """All that is needed to rebuild the record from the link, in IFLA_IFALIAS's 255 bytes.
 
     A key too long for it is replaced by its digest: enough to keep the addresses from others
-    until the owner's DEL.  Port mappings that do not fit are left out.
+    until the owner's DEL.  Port mappings that do not fit are left out; more addresses than fit
+    are CNIError 7.
     """
-    flags = ("b" if spec.bridge else "r") + ("m" if spec.masquerade else "")
     addresses = ",".join(str(ip.address) for ip in spec.ips) or "-"
     ports = ",".join(_port_text(mapping) for mapping in spec.port_mappings)
-    short = f"{_ALIAS} {flags} {started_ns} "
+    short = f"{_ALIAS} {_alias_flags(spec)} {started_ns} "
     key = f"{who.network} {who.container_id} {who.ifname}"
-    for text in (f"{short}{key} {addresses} {ports}".rstrip(), f"{short}{key} {addresses}"):
-        if len(text.encode()) <= _MAX_ALIAS:
-            return text
-    return f"{short}{_DIGESTED} {_key_digest(who)} {_DIGESTED} {addresses}"
+    digest = f"{_DIGESTED} {_key_digest(who)[:_DIGEST_LENGTH]} {_DIGESTED}"
+    for rest in (
+        f"{key} {addresses} {ports}".rstrip(),
+        f"{key} {addresses}",
+        f"{digest} {addresses}",
+    ):
+        if len(f"{short}{rest}".encode()) <= _MAX_ALIAS:
+            return short + rest
+    raise CNIError(
+        ErrorCode.INVALID_CONFIG,
+        f"{len(spec.ips)} addresses are too many for one interface",
+        f"a link's alias, of {_MAX_ALIAS} bytes, has no room for {addresses}",
+    )
 
 
-def record_of_alias(text: str, *, boot_id: str, bridge_name: str) -> Record | None:
+def _alias_flags(spec: Spec) -> str:
+    """Mode and options as letters, the bridge, and the MAC where no other is let through."""
+    options = {
+        "m": spec.masquerade,
+        "h": spec.port.hairpin,
+        "i": spec.port.isolated,
+        "s": spec.mac_spoof_check,
+    }
+    letters = ("b" if spec.bridge else "r") + "".join(each for each in options if options[each])
+    bridge_name = spec.bridge.name if spec.bridge else ""
+    mac = spec.pod_mac.replace(":", "") if spec.mac_spoof_check else ""
+    return f"{letters}:{bridge_name}:{mac}".rstrip(":")
+
+
+def record_of_alias(text: str, *, boot_id: str) -> Record | None:
     """The record that *text*, a link's alias, stands for; None if it is not one of ours."""
     parts = text.split(" ")
     if len(parts) not in (7, 8) or parts[0] != _ALIAS:
@@ -213,11 +238,15 @@ def record_of_alias(text: str, *, boot_id: str, bridge_name: str) -> Record | No
         started_ns = int(started)
     except ValueError:
         return None
+    letters, bridge_name, mac = (*flags.split(":"), "", "")[:3]
     spec = Spec(
-        bridge=BridgeSpec(name=bridge_name) if "b" in flags else None,
+        bridge=BridgeSpec(name=bridge_name) if bridge_name else None,
+        port=BridgePort(hairpin="h" in letters, isolated="i" in letters),
+        pod_mac=":".join(mac[i : i + 2] for i in range(0, len(mac), 2)),
+        mac_spoof_check="s" in letters,
         ips=tuple(IPConfig(address=address) for address in interfaces),
         subnets=tuple(dict.fromkeys(address.network for address in interfaces)),
-        masquerade="m" in flags,
+        masquerade="m" in letters,
         port_mappings=mappings,
     )
     return Record(

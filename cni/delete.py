@@ -156,7 +156,7 @@ def _clear_unrecorded(who: Attachment, request: Request, node: Node) -> None:
     link = node.links.find(name)
     if link is None:
         return
-    adopted = attachment.record_of_alias(link.alias, boot_id=node.boot_id, bridge_name="")
+    adopted = attachment.record_of_alias(link.alias, boot_id=node.boot_id)
     if adopted and is_newer(adopted, request, node.boot_id):
         return
     node.links.detach(name)

@@ -46,7 +46,7 @@ def _parse(which: int, payload: bytes) -> None:
     match which:
         case 0:
             link = rtnl.parse_link(payload)
-            _adopt(link.alias, link.name)
+            _adopt(link.alias)
         case 1:
             hash(rtnl.parse_address(payload))
         case 2:
@@ -62,10 +62,10 @@ def _parse(which: int, payload: bytes) -> None:
                 hash(elements.decode(each, attributes(payload)))
 
 
-def _adopt(alias: str, bridge_name: str) -> None:
+def _adopt(alias: str) -> None:
     """An alias makes a record whose spec can be read, or none; it never raises."""
     try:
-        record = attachment.record_of_alias(alias, boot_id="b", bridge_name=bridge_name)
+        record = attachment.record_of_alias(alias, boot_id="b")
         if record:
             spec.decode(record.spec)
     except ValueError as exc:

@@ -557,3 +557,20 @@ def test_digested_keys_are_alive_as_long_as_their_pair(
     assert (report.adopted, report.ended) == (0, 0)
     assert adopted.addresses == record.addresses
     assert adopted.addresses[0].ip == ip_address("10.9.0.2")
+
+
+def test_an_adopted_pod_keeps_its_isolation_its_guard_and_its_bridge(
+    world: World, reconciler: Reconciler
+) -> None:
+    conf = world.conf(portIsolation=True, macspoofchk=True, bridge="br7")
+    world.made(conf)
+    mac = world.kernel.published[WHO].pod_mac
+    world.leases.release(WHO).result()
+    world.kernel.links[HOST] = replace(world.kernel.links[HOST], master=0)
+
+    reconciler.round()
+
+    published = world.kernel.published[WHO]
+    assert (published.mac_spoof_check, published.pod_mac) == (True, mac)
+    assert world.kernel.links[HOST].master == world.kernel.links["br7"].index
+    assert world.kernel.links[HOST].isolated

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +13,7 @@ from cni import attachment, spec
 from cni.capabilities import PortMapping, Protocol
 from cni.config import NetConf, parse
 from cni.environment import Call, Verb
+from cni.errors import CNIError
 from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec
 from dataplane.model import Bridge, BridgePort, Route, Sandbox, Veth
@@ -75,7 +77,7 @@ def cni0(*addresses: str, **more: object) -> Bridge:
 
 def test_bridge_mode_with_ipv4() -> None:
     assert plan(IP4) == Sandbox(
-        veth=veth("b", "10.9.0.2/24"),
+        veth=veth("b:cni0", "10.9.0.2/24"),
         bridge=cni0("10.9.0.1/24"),
         addresses=(ip_interface("10.9.0.2/24"),),
         pod_routes=(DEFAULT4,),
@@ -84,7 +86,7 @@ def test_bridge_mode_with_ipv4() -> None:
 
 def test_bridge_mode_with_ipv6() -> None:
     assert plan(IP6) == Sandbox(
-        veth=veth("b", "fd09::2/64"),
+        veth=veth("b:cni0", "fd09::2/64"),
         bridge=cni0("fd09::1/64"),
         addresses=(ip_interface("fd09::2/64"),),
         pod_routes=(DEFAULT6,),
@@ -93,7 +95,7 @@ def test_bridge_mode_with_ipv6() -> None:
 
 def test_bridge_mode_with_both_families() -> None:
     assert plan(IP6, IP4) == Sandbox(
-        veth=veth("b", "fd09::2/64,10.9.0.2/24"),
+        veth=veth("b:cni0", "fd09::2/64,10.9.0.2/24"),
         bridge=cni0("10.9.0.1/24", "fd09::1/64"),
         addresses=(ip_interface("fd09::2/64"), ip_interface("10.9.0.2/24")),
         pod_routes=(DEFAULT4, DEFAULT6),
@@ -136,7 +138,7 @@ def test_without_addresses_there_are_no_routes_either() -> None:
     assert (made.addresses, made.pod_routes, made.veth.alias) == (
         (),
         (),
-        "isthmus/1 b 7 shop c1 eth0 -",
+        "isthmus/1 b:cni0 7 shop c1 eth0 -",
     )
     assert made.bridge == cni0()
 
@@ -379,7 +381,9 @@ MAPPINGS = st.builds(
     interfaces=st.lists(INTERFACES, max_size=2),
     mappings=st.lists(MAPPINGS, max_size=12),
     masquerade=st.booleans(),
-    bridged=st.booleans(),
+    guarded=st.booleans(),
+    bridge=st.none() | st.from_regex(r"[a-z0-9_.\-]{1,15}", fullmatch=True),
+    port=st.builds(BridgePort, hairpin=st.booleans(), isolated=st.booleans()),
 )
 def test_an_alias_gives_back_its_record(
     who: Attachment,
@@ -387,24 +391,30 @@ def test_an_alias_gives_back_its_record(
     interfaces: list[object],
     mappings: list[PortMapping],
     masquerade: bool,
-    bridged: bool,
+    guarded: bool,
+    bridge: str | None,
+    port: BridgePort,
 ) -> None:
     what = Spec(
-        bridge=BridgeSpec(name="br7") if bridged else None,
+        bridge=BridgeSpec(name=bridge) if bridge else None,
+        port=port,
+        pod_mac=MAC if guarded else "",
+        mac_spoof_check=guarded,
         ips=tuple(IPConfig(address=address) for address in interfaces),  # type: ignore[arg-type]
         masquerade=masquerade,
         port_mappings=tuple(mappings),
     )
     text = attachment.alias(who, what, started_ns=started)
 
-    found = attachment.record_of_alias(text, boot_id="b", bridge_name="br7")
+    found = attachment.record_of_alias(text, boot_id="b")
 
     assert len(text.encode()) <= 255
     assert found is not None
     assert (found.addresses, found.started_ns, found.boot_id) == (tuple(interfaces), started, "b")
     assert found.state is State.HELD
     kept = spec.decode(found.spec)
-    assert (kept.bridge, kept.masquerade) == (what.bridge, masquerade)
+    assert (kept.bridge, kept.port, kept.masquerade) == (what.bridge, port, masquerade)
+    assert (kept.mac_spoof_check, kept.pod_mac) == (guarded, what.pod_mac)
     if found.who == who:
         assert kept.port_mappings in ((), tuple(mappings))
     else:
@@ -418,20 +428,35 @@ def test_port_mappings_that_do_not_fit_are_left_out_of_the_alias() -> None:
 
     text = attachment.alias(WHO, what, started_ns=7)
 
-    assert text == "isthmus/1 b 7 shop c1 eth0 10.9.0.2/24"
+    assert text == "isthmus/1 b:cni0 7 shop c1 eth0 10.9.0.2/24"
 
 
 def test_a_key_too_long_for_the_alias_is_its_digest() -> None:
     long = Attachment("n" * 120, "c" * 130, "eth0")
 
     text = attachment.alias(long, design(), started_ns=7)
-    found = attachment.record_of_alias(text, boot_id="b", bridge_name="cni0")
+    found = attachment.record_of_alias(text, boot_id="b")
 
     assert len(text) < 120
     assert found is not None
     assert found.addresses == (IP4.address,)
     assert found.who.network == "#"
     assert attachment.host_name(found.who) == attachment.host_name(long)
+
+
+def test_more_addresses_than_an_alias_holds_are_refused() -> None:
+    many = tuple(
+        IPConfig(address=ip_interface(f"fd09:1111:2222:3333:4444:5555:6666:{n:x}/64"))
+        for n in range(0x1000, 0x1006)
+    )
+
+    with pytest.raises(CNIError) as caught:
+        attachment.alias(WHO, Spec(ips=many), started_ns=7)
+
+    assert (caught.value.code, caught.value.msg) == (
+        7,
+        "6 addresses are too many for one interface",
+    )
 
 
 def test_what_is_no_alias_of_ours_stands_for_nobody() -> None:
@@ -445,7 +470,7 @@ def test_what_is_no_alias_of_ours_stands_for_nobody() -> None:
         "isthmus/1 b 7 shop c1 eth0 10.9.0.2/24 quic/1/80",
         "isthmus/1 b 7 shop c1 eth0",
     ):
-        assert attachment.record_of_alias(text, boot_id="b", bridge_name="cni0") is None
+        assert attachment.record_of_alias(text, boot_id="b") is None
 
 
 def test_the_delegate_that_was_asked_is_kept() -> None:
