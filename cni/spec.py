@@ -5,7 +5,7 @@ the default, since it is written on the path of every ADD.
 """
 
 import json
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
@@ -95,7 +95,7 @@ def encode(spec: Spec) -> str:
         ("pod", spec.pod, _NO_POD),
         ("delegate", spec.delegate, None),
     )
-    document |= {key: astuple(value) for key, value, usual in parts if value != usual}
+    document |= {key: _row(value) for key, value, usual in parts if value != usual}
     return json.dumps(document, separators=(",", ":"))
 
 
@@ -137,6 +137,11 @@ def decode(text: str) -> Spec:
             kind=delegate[0], stdin=delegate[1], args=delegate[2], path=tuple(delegate[3])
         ),
     )
+
+
+def _row(value: Any) -> list[Any]:
+    """The fields in order, as they are: astuple copies deeply, at ten times the cost."""
+    return [getattr(value, name) for name in value.__slots__]
 
 
 def _encode_route(route: Route) -> list[Any]:
