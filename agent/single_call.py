@@ -37,7 +37,7 @@ def serve_one() -> int:
         wired = _wire(config)
     except StateLocked as exc:
         return _answer(_locked_out(request, config, exc))
-    except CNIError as exc:
+    except Exception as exc:  # noqa: BLE001 - the edge: whatever happened, one JSON error
         return _answer(failure(exc, stdin))
     try:
         return _serve(request, wired)
@@ -96,7 +96,7 @@ def _serve(request: Request, wired: Wired) -> int:
         wired.mend_store()
         wired.reconciler.start()
         wired.leases.expire()
-    except DataplaneError as exc:
+    except Exception as exc:  # noqa: BLE001 - the edge, as above
         return _answer(failure(exc, request.stdin))
     response = serve(request, wired.node)
     if deliver(response.stdout):

@@ -74,7 +74,7 @@ def as_cni_error(exc: Exception) -> CNIError:
         return exc
     for kind, code in _CODES:
         if isinstance(exc, kind):
-            return CNIError(code, str(exc))
+            return CNIError(code, str(exc) or "out of time")  # as a wait that ended is
     return CNIError(ErrorCode.INTERNAL, "internal error", "see the agent's log")
 
 
@@ -89,4 +89,6 @@ _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (NetlinkError, ErrorCode.DATAPLANE),
     (DataplaneError, ErrorCode.DATAPLANE),
     (FutureTimeout, ErrorCode.TRY_AGAIN_LATER),
+    # Out of descriptors or memory: it passes, and it is no bug.
+    (OSError, ErrorCode.TRY_AGAIN_LATER),
 )

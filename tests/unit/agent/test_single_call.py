@@ -87,6 +87,20 @@ def test_a_del_that_cannot_be_kept_says_so(locked: Path, call: Call) -> None:
     assert json.loads(stdout)["msg"] == "the deletion cannot be kept for later"
 
 
+@pytest.mark.parametrize("step", ["_wire", "_config"])
+def test_a_bug_on_the_way_is_one_error_too(
+    state: Path, call: Call, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError(step)
+
+    monkeypatch.setattr(single_call, step, broken)
+
+    status, stdout = call("ADD")
+
+    assert (status, json.loads(stdout)["code"]) == (1, 999)
+
+
 def test_a_state_directory_that_cannot_be_made_is_named(state: Path, call: Call) -> None:
     (state / "file").touch()
     (state / "agent.toml").write_text(f'state_dir = "{state}/file/below"\n')

@@ -44,7 +44,8 @@ CODES = [
     (NetlinkError(1, "netlink message 16"), 102),
     (InvalidNamespace("no"), 102),
     (DataplaneError("no"), 102),
-    (FutureTimeout(), 11),
+    (FutureTimeout("the disk"), 11),
+    (OSError(24, "Too many open files"), 11),
     (CNIError(42, "the delegate's own"), 42),
 ]
 
@@ -55,6 +56,10 @@ def test_every_error_has_its_number_and_keeps_its_words(raised: Exception, code:
 
     assert found.code == code
     assert found.msg == (raised.msg if isinstance(raised, CNIError) else str(raised))
+
+
+def test_a_wait_that_ended_says_so() -> None:
+    assert as_cni_error(FutureTimeout()).msg == "out of time"
 
 
 def test_a_bug_is_999_and_tells_the_runtime_nothing(caplog: pytest.LogCaptureFixture) -> None:
