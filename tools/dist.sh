@@ -15,7 +15,6 @@ if [ "$(cat build/dist.sha256 2> /dev/null)" != "$sources" ] || [ ! -x dist/isth
 fi
 cp build/launcher/isthmus-launcher dist/isthmus-launcher
 du -sh dist/isthmus dist/isthmus-onefile dist/isthmus-launcher
-file=dist/isthmus/isthmus
-glibc=$(strings -a "$file" dist/isthmus/_internal/libpython3*.so* |
+glibc=$(find dist/isthmus -type f \( -name isthmus -o -name '*.so*' \) -exec strings -a {} + |
     sed -n 's/^GLIBC_\([0-9.]*\)$/\1/p' | sort -V | tail -1)
 printf 'runs on %s with glibc %s or newer\n' "$(uname -m)" "$glibc"
