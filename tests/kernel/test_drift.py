@@ -219,3 +219,20 @@ def test_a_running_agent_hears_of_a_loss_and_does_not_wait_for_its_round(
     until(lambda: pod.namespace.pings("10.9.0.1"), "the gateway is back")
 
     assert machine.problems() == []
+
+
+def test_a_lost_store_opens_no_port_and_no_guard(site: Site) -> None:
+    network = conf(portIsolation=True, macspoofchk=True)
+    pods = [add(site, network) for _ in range(2)]
+    for record in site.records():
+        site.wired.leases.release(record.who).result()
+
+    report = site.wired.reconciler.round()
+
+    (one, made), (_, other) = pods
+    assert report.adopted == 2
+    assert one.namespace.pings("10.9.0.1")
+    assert not one.namespace.succeeds("ping", "-c1", "-W1", addresses_of(other)[0])
+    assert call(site, "CHECK", one, network | {"prevResult": made}) == {}
+    one.namespace.run("ip", "link", "set", "eth0", "address", "02:00:00:00:00:66")
+    assert not one.namespace.succeeds("ping", "-c1", "-W1", "10.9.0.1")
