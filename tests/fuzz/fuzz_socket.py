@@ -258,7 +258,9 @@ if __name__ == "__main__":
     spares = [os.open("/proc/self/ns/net", os.O_RDONLY), os.open("/dev/null", os.O_RDONLY)]
     spares += os.pipe()
     spares += [socket.socketpair()[0].detach()]
-    agent = Agent(Path(tempfile.mkdtemp(prefix="isthmus-fuzz-")))
+    # libFuzzer leaves by _exit: nothing is removed, so it is one folder for every run.
+    directory = Path(tempfile.gettempdir()) / f"isthmus-fuzz-socket-{os.getuid()}"
+    agent = Agent(directory)
     for warm in SEEDS[:3]:
         before = (-1, -1, -1, -1)
         with suppress(AssertionError):
