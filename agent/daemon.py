@@ -20,7 +20,7 @@ from agent.notify import Notifier
 from agent.reconciler import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
-from agent.wiring import StateLocked, Wired, wire
+from agent.wiring import StateLocked, Wired, wire_within
 from cni import undo
 from cni.dispatch import serve
 from cni.document import decode
@@ -33,6 +33,7 @@ from ipam.leases import Attachment, Record, State
 log = logging.getLogger(__name__)
 
 _TICK_S = 1.0
+_LOCK_WAIT_S = 2.0  # a standalone call may be at work
 _DRIFT_PAUSE_S = 5.0
 _HUNG_NS = 600_000_000_000
 _OUTCOME_OK = "0"
@@ -54,7 +55,7 @@ def main(path: Path | None) -> int:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _allow_descriptors()
     try:
-        wired = wire(config)
+        wired = wire_within(config, _LOCK_WAIT_S)
     except (StateLocked, DataplaneError, OSError) as exc:
         log.error("agent cannot start", extra={"error": str(exc)})
         return 1

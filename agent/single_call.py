@@ -1,18 +1,18 @@
 """One call served without an agent.
 
 It takes the lock on the state directory, replays the spool, does its verb, and goes.  Where an
-agent or another program has the lock for too long, DEL is spooled and the others fail with 11.
+agent or another program has the lock for too long, DEL is spooled and the others fail with 11
+(STATUS: 50).
 """
 
 import os
 import sys
-import threading
 from pathlib import Path
 
 from agent.boot import boot_id, now_ns
 from agent.config import AgentConfig, ConfigError, load
 from agent.standalone import deliver, environment
-from agent.wiring import StateLocked, Wired, wire
+from agent.wiring import StateLocked, Wired, wire_within
 from cni import undo
 from cni.config import identify
 from cni.dispatch import failure, serve
@@ -24,7 +24,6 @@ from cni.spool import Spool
 from dataplane.errors import DataplaneError
 
 _LOCK_WAIT_S = 5.0
-_LOCK_PAUSE_S = 0.02
 
 
 def serve_one() -> int:
@@ -78,16 +77,16 @@ def _config() -> AgentConfig:
 
 def _wire(config: AgentConfig) -> Wired:
     """Build the node once the lock is ours.  Raises StateLocked, CNIError."""
-    until, pause = now_ns() + int(_LOCK_WAIT_S * 1e9), threading.Event()
-    while True:
-        try:
-            return wire(config)
-        except StateLocked:
-            if now_ns() >= until:
-                raise
-            pause.wait(_LOCK_PAUSE_S)
-        except (DataplaneError, OSError) as exc:
-            raise CNIError(ErrorCode.TRY_AGAIN_LATER, "cannot start", str(exc)) from exc
+    try:
+        return wire_within(config, _LOCK_WAIT_S)
+    except (DataplaneError, OSError) as exc:
+        raise CNIError(_unable(), "cannot start", str(exc)) from exc
+
+
+def _unable() -> ErrorCode:
+    """How to say that this call cannot be served now: STATUS has a code of its own."""
+    is_status = os.environ.get("CNI_COMMAND") == Verb.STATUS
+    return ErrorCode.NOT_AVAILABLE if is_status else ErrorCode.TRY_AGAIN_LATER
 
 
 def _serve(request: Request, wired: Wired) -> int:
@@ -114,7 +113,7 @@ def _locked_out(request: Request, config: AgentConfig, exc: Exception) -> Respon
             return Response(0)
         except CNIError as refused:
             return failure(refused, request.stdin)
-    return failure(CNIError(ErrorCode.TRY_AGAIN_LATER, "state is locked", str(exc)), request.stdin)
+    return failure(CNIError(_unable(), "state is locked", str(exc)), request.stdin)
 
 
 def _answer(response: Response) -> int:

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ from ipam.sqlite import SQLiteStore, open_store, start_over
 from ipam.store import UnusableStore
 
 log = logging.getLogger(__name__)
+
+_LOCK_PAUSE_S = 0.02
 
 _NFT_S = 12.0  # an ADD that waits for it has twenty
 
@@ -107,6 +110,21 @@ def wire(config: AgentConfig) -> Wired:
         reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s)
         return Wired(config, node, leases, links, host, reconciler, undo.pop_all())
     raise AssertionError("unreachable")
+
+
+def wire_within(config: AgentConfig, wait_s: float) -> Wired:
+    """`wire`, after waiting up to *wait_s* seconds for whoever has the lock.
+
+    A standalone call holds it for a moment; another agent for life.  Raises what `wire` does.
+    """
+    until, pause = now_ns() + int(wait_s * 1e9), threading.Event()
+    while True:
+        try:
+            return wire(config)
+        except StateLocked:
+            if now_ns() >= until:
+                raise
+            pause.wait(_LOCK_PAUSE_S)
 
 
 def lock_state(path: Path) -> int:

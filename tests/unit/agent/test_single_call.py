@@ -52,14 +52,14 @@ def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
     return make
 
 
-@pytest.mark.parametrize("verb", ["ADD", "CHECK", "GC", "STATUS"])
+@pytest.mark.parametrize(("verb", "code"), [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])
 def test_who_does_not_get_the_lock_is_told_to_try_again(
-    locked: Path, call: Call, verb: str
+    locked: Path, call: Call, verb: str, code: int
 ) -> None:
     status, stdout = call(verb)
     error = json.loads(stdout)
 
-    assert (status, error["code"], error["cniVersion"]) == (1, 11, "0.4.0")
+    assert (status, error["code"], error["cniVersion"]) == (1, code, "0.4.0")
     assert str(locked / "lock") in error["details"]
 
 
