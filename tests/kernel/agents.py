@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.boot import boot_id, now_ns
-from agent.client import AgentAway, ask
+from agent.client import ask
 from agent.config import AgentConfig, parse
 from cni.attachment import HOST_PREFIX
 from cni.frames import encode_request
@@ -365,15 +365,6 @@ def addresses(done: Done) -> tuple[str, ...]:
 
 def bare(address: str) -> str:
     return str(ip_interface(address).ip)
-
-
-def is_serving(machine: Machine) -> bool:
-    """Whether the agent answers an operator."""
-    try:
-        machine.ask("status")
-    except AgentAway:
-        return False
-    return True
 
 
 def _made(namespace: Namespace) -> Namespace:

@@ -18,7 +18,7 @@ import pytest
 from ipam.leases import State
 from tests.kernel.agents import Machine, Pod, made_machine, until
 from tests.kernel.faults import Faults, Step, When, choked
-from tests.kernel.nodes import BRIDGED, ROUTED, in_child, in_children, request, site_of
+from tests.kernel.nodes import BRIDGED, ROUTED, error_of, in_child, in_children, request, site_of
 
 pytestmark = pytest.mark.kernel
 
@@ -139,3 +139,67 @@ def test_agent_killed_at_any_step_loses_and_leaves_nothing(
     assert len(steps) > 5
     assert found.count(None) < 0.3 * len(faults)
     assert wrong == {}
+
+
+MOMENTS = [
+    "Netlink.transact:1:before",
+    "Netlink.transact:2:after",
+    "Netlink.transact:4:after",
+    "NftRunner.load:1:after",
+    "SQLiteStore.commit:1:before",
+    "SQLiteStore.commit:1:after",
+]
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_runtime_of_an_agent_killed_in_an_add_is_told_and_its_deletion_kept(
+    machine: Machine, moment: str
+) -> None:
+    machine.network = BRIDGED
+    entry, machine.entry = machine.entry, ("-m", "tests.kernel.faulty_agent")
+    machine.start(environment={"ISTHMUS_TEST_FAULT": f"ADD:{moment}"})
+    web = machine.pod("web")
+    added = machine.add(web)
+    assert machine.wait_for_end() == -signal.SIGKILL
+    deleted = machine.delete(web)
+    kept = machine.launcher.spooled()
+    machine.entry = entry
+    machine.start()
+
+    assert error_of(added)["code"] == 11
+    assert deleted.status == 0
+    assert len(kept) == 1
+    assert machine.records() == {}
+    assert machine.leftovers() == []
+    assert machine.problems() == []
+    assert machine.add(web).status == 0
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "Netlink.transact:1:before",
+        "Netlink.transact:2:after",
+        "SQLiteStore.commit:1:before",
+        "SQLiteStore.commit:1:after",
+    ],
+)
+def test_deletion_in_which_the_agent_was_killed_is_kept_and_done(
+    machine: Machine, moment: str
+) -> None:
+    machine.network = BRIDGED
+    entry, machine.entry = machine.entry, ("-m", "tests.kernel.faulty_agent")
+    machine.start(environment={"ISTHMUS_TEST_FAULT": f"DEL:{moment}"})
+    web = machine.pod("web")
+    assert machine.add(web).status == 0
+    deleted = machine.delete(web)
+    assert machine.wait_for_end() == -signal.SIGKILL
+    kept = machine.launcher.spooled()
+    machine.entry = entry
+    machine.start()
+
+    assert deleted.status == 0
+    assert len(kept) == 1
+    assert machine.records() == {}
+    assert machine.leftovers() == []
+    assert machine.problems() == []
