@@ -301,6 +301,28 @@ def test_one_that_waits_gets_its_turn(narrow: Agent) -> None:
         assert second.answer() == first.answer() == RESULT
 
 
+def test_a_launcher_that_takes_its_time_keeps_no_turn(narrow: Agent) -> None:
+    with Launcher(narrow.path) as slow:
+        slow.send(request(container_id="slow")).answer()
+
+        others = [ask(narrow, request(container_id=name)) for name in ("second", "third")]
+        undone_meanwhile = list(narrow.work.undone)
+        slow.acknowledge()
+    narrow.stop()
+
+    assert others == [RESULT, RESULT]
+    assert (undone_meanwhile, narrow.work.undone) == ([], [])
+
+
+def test_an_add_whose_slow_launcher_went_in_the_end_is_undone(narrow: Agent) -> None:
+    with Launcher(narrow.path) as slow:
+        slow.send(request(container_id="slow")).answer()
+        ask(narrow, request(container_id="second"))
+
+    assert narrow.work.was_undone.wait(PATIENCE_S)
+    assert [each.environment["CNI_CONTAINERID"] for each in narrow.work.undone] == ["slow"]
+
+
 def test_when_too_many_wait_the_next_is_refused(narrow: Agent) -> None:
     narrow.work.held = {"first"}
     with Launcher(narrow.path) as first, Launcher(narrow.path) as second:
