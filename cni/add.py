@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from cni import attachment, delegate, delete
 from cni.config import NetConf, parse
@@ -16,7 +17,7 @@ from cni.result import parse as parse_result
 from cni.sandbox import open_sandbox, refuse_own_namespace
 from cni.spec import Delegate, Spec
 from cni.spec import encode as encode_spec
-from dataplane.links import exists
+from dataplane.links import InterfaceExists, exists
 from dataplane.model import Sandbox
 from dataplane.netns import Sandbox as OpenSandbox
 from ipam.leases import Attachment, Lease, Record, State, Wanted
@@ -60,7 +61,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         delete.replay_of(who, node, before_ns=request.started_ns)
         with open_sandbox(request, call, node) as pod:
             _make_way(who, pod, node)
-            undo.callback(abandon, who, node)
+            undo.push(partial(_undo, who, node))
             given = _addresses(job, pod, undo)
             spec = attachment.design(
                 who, conf, given.result, uplink_mtu=node.host.uplink_mtu(), delegate=given.asked
@@ -72,6 +73,14 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         out = encode((conf.prev_result or Result()).extended(made), conf.cni_version)
         undo.pop_all()
     return out
+
+
+def _undo(who: Attachment, node: Node, _: object, failure: object, __: object) -> None:
+    """Undo an ADD that failed; a pair that was in its way is not its own to take off."""
+    if isinstance(failure, InterfaceExists):
+        node.leases.abandon(who)
+    else:
+        abandon(who, node)
 
 
 def abandon(who: Attachment, node: Node) -> None:

@@ -351,6 +351,17 @@ def test_an_add_without_del_is_refused_and_the_pod_goes_on(site: Site) -> None:
     assert call(site, "CHECK", pod, conf(prevResult=result)) == {}
 
 
+def test_a_live_pod_that_the_store_forgot_is_not_disturbed(site: Site) -> None:
+    pod, result = add(site, conf())
+    for record in site.records():
+        site.wired.leases.release(record.who).result()
+
+    error = refused(site, conf(), pod)
+
+    assert error["code"] == 103
+    assert site.machine.host.pings(addresses_of(result)[0])
+
+
 def test_a_container_that_starts_anew_in_another_namespace_is_attached_there(site: Site) -> None:
     crashed, first = add(site, conf())
     again = Pod(crashed.container_id, site.machine.pod().namespace)

@@ -261,6 +261,18 @@ def test_a_foreign_interface_of_the_name_is_refused_and_left_alone(world: World)
     assert world.record().state is State.RESERVED
 
 
+def test_a_pair_that_no_record_tells_of_is_refused_and_left_alone(world: World) -> None:
+    world.made()
+    there = world.traces()
+    world.leases.release(WHO).result()
+
+    found = world.add()
+
+    assert found.code == 103
+    assert world.traces() == there
+    assert world.record().state is State.RESERVED
+
+
 def test_an_add_in_another_sandbox_replaces_what_a_dead_one_left(world: World) -> None:
     world.made(world.conf(**EVERYTHING))
 
