@@ -5,12 +5,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "tests" / "unit"
+GENERATED = ("ipam.rpc",)
 
 
 def packages() -> list[Path]:
     with (ROOT / "pyproject.toml").open("rb") as file:
         names = tomllib.load(file)["tool"]["setuptools"]["packages"]
-    return [Path(*name.split(".")) for name in names]
+    return [Path(*name.split(".")) for name in names if name not in GENERATED]
 
 
 def modules() -> set[Path]:

@@ -1,0 +1,1 @@
+"""Generated from ipam/ipamd.proto by tools/protos.sh; not edited."""
