@@ -7,16 +7,18 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HeldBlock(_message.Message):
-    __slots__ = ("cidr", "pool", "epoch", "state")
+    __slots__ = ("cidr", "pool", "epoch", "state", "revision")
     CIDR_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     cidr: str
     pool: str
     epoch: int
     state: str
-    def __init__(self, cidr: _Optional[str] = ..., pool: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
+    revision: int
+    def __init__(self, cidr: _Optional[str] = ..., pool: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("node", "uid", "boot_id", "instance", "epoch", "generation", "counter", "addresses", "labels", "blocks", "table")
@@ -98,16 +100,16 @@ class ClaimReply(_message.Message):
     def __init__(self, blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., counter: _Optional[int] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
-    __slots__ = ("node", "uid", "epoch", "cidrs")
+    __slots__ = ("node", "uid", "epoch", "blocks")
     NODE_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
-    CIDRS_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
     node: str
     uid: str
     epoch: int
-    cidrs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., epoch: _Optional[int] = ..., cidrs: _Optional[_Iterable[str]] = ...) -> None: ...
+    blocks: _containers.RepeatedCompositeFieldContainer[HeldBlock]
+    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., epoch: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ...) -> None: ...
 
 class ReleaseReply(_message.Message):
     __slots__ = ("released",)
