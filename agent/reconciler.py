@@ -69,6 +69,26 @@ class Report:
 
 
 @dataclass(slots=True)
+class Patience:
+    """How long to leave alone what failed: each time twice as long, up to a minute."""
+
+    now: Callable[[], int]
+    _failed: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def is_over(self, what: str) -> bool:
+        return self.now() >= self._failed.get(what, (0, 0.0))[0]
+
+    def lose(self, what: str) -> float:
+        """Note a failure; returns the seconds until the next try."""
+        wait_s = min(60.0, max(1.0, 2 * self._failed.get(what, (0, 0.0))[1]))
+        self._failed[what] = self.now() + int(wait_s * 1e9), wait_s
+        return wait_s
+
+    def forget(self, what: str) -> None:
+        self._failed.pop(what, None)
+
+
+@dataclass(slots=True)
 class Reconciler:
     """One for a node; rounds exclude each other.  *grace_s* is in seconds."""
 
@@ -79,6 +99,10 @@ class Reconciler:
     grace_s: float
     _suspects: dict[str, int] = field(default_factory=dict)
     _round: threading.Lock = field(default_factory=threading.Lock)
+    _patience: Patience = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._patience = Patience(self.node.now)
 
     def start(self) -> Report:
         """Before serving: adopt, undo what a crash cut off, replay deletions, program nftables.
@@ -130,6 +154,7 @@ class Reconciler:
         except OSError as exc:
             log.warning("spool cannot be read, will retry", extra={"error": str(exc)})
             return 0
+        entries = [entry for entry in entries if self._patience.is_over(str(entry.path))]
         if len(entries) < 2:
             return sum(map(self._replay, entries))
         with ThreadPoolExecutor(_REPLAYERS, "replay") as threads:
@@ -146,10 +171,13 @@ class Reconciler:
                 if held:
                     delete.replay(entry.request, self.node)
                     self.node.spool.remove(entry)
+                    self._patience.forget(str(entry.path))
                 return held
         except (CNIError, DataplaneError, IPAMError, OSError) as exc:
+            wait_s = self._patience.lose(str(entry.path))
             log.warning(
-                "deletion not done, will retry", extra={"attachment": str(who), "error": str(exc)}
+                "deletion not done, will retry",
+                extra={"attachment": str(who), "error": str(exc), "in_s": wait_s},
             )
             return False
 
@@ -172,7 +200,7 @@ class Reconciler:
 
     def is_alive(self, record: Record) -> bool:
         """Whether the sandbox of *record* is still there: the same one."""
-        return self._is_alive(record, spec.decode(record.spec), self._look())
+        return self._is_alive(record, spec.of(record), self._look())
 
     def release(self, who: Attachment) -> None:
         """End *who* on an operator's word."""
@@ -195,7 +223,7 @@ class Reconciler:
     def _open_host(self, report: Report) -> None:
         """Put settings of the host back that attachments need and somebody changed."""
         for record in self.leases.records():
-            what = spec.decode(record.spec)
+            what = spec.of(record)
             if record.state is not State.HELD or not what.link:
                 continue
             name = attachment.host_name(record.who)
@@ -226,13 +254,13 @@ class Reconciler:
         return {
             attachment.host_name(record.who): limits
             for record in self.leases.records()
-            if record.state is State.HELD and (limits := spec.decode(record.spec).bandwidth)
+            if record.state is State.HELD and (limits := spec.of(record).bandwidth)
         }
 
     def _published(self) -> list[Published]:
         found = []
         for record in self.leases.records():
-            what = spec.decode(record.spec)
+            what = spec.of(record)
             needs = what.masquerade or what.port_mappings or what.mac_spoof_check
             if record.state is State.HELD and what.link and needs:
                 found.append(attachment.published(record, what))
@@ -243,12 +271,12 @@ class Reconciler:
         if record.boot_id != self.node.boot_id:
             self._try(self._end, record, report)  # nothing outlives a boot
             return
-        is_link = record.state is State.HELD and spec.decode(record.spec).link
+        is_link = record.state is State.HELD and spec.of(record).link
         if is_link and not view.complete(attachment.host_name(record.who)):
             self._try(self._abandon, record, report)
 
     def _abandon(self, record: Record) -> None:
-        what = spec.decode(record.spec)
+        what = spec.of(record)
         with self.node.locks.hold(record.who):
             if what.delegate:
                 delegate.tell_end(what.delegate, record.who)
@@ -315,7 +343,7 @@ class Reconciler:
     def _end_dead(self, view: View, report: Report) -> None:
         dead = set()
         for record in self.leases.records():
-            what = spec.decode(record.spec)
+            what = spec.of(record)
             if record.state is not State.HELD or self._is_alive(record, what, view):
                 continue
             name = f"attachment {record.who} {record.started_ns}"
@@ -329,7 +357,7 @@ class Reconciler:
             now = self.leases.find(record.who) if held else None
             if now is None or now.started_ns != record.started_ns:
                 return
-            if self._is_alive(now, spec.decode(now.spec), self._look()):
+            if self._is_alive(now, spec.of(now), self._look()):
                 return
             self._end(now)
 
@@ -369,7 +397,7 @@ class Reconciler:
         """Bring host sides, bridges and host routes back to what they were made as."""
         routes = self.links.host_routes()
         for record in self.leases.records():
-            what = spec.decode(record.spec)
+            what = spec.of(record)
             name = attachment.host_name(record.who)
             if record.state is State.HELD and what.link and view.complete(name):
                 self._repair_one(record, what, view.links[name], routes, report)
@@ -404,7 +432,7 @@ class Reconciler:
             report.failed += 1
 
     def _faults(self, record: Record, view: View) -> list[str]:
-        what = spec.decode(record.spec)
+        what = spec.of(record)
         if not self._is_alive(record, what, view):
             return [f"{record.who} holds {_list(record.addresses)} but its sandbox is gone"]
         return []

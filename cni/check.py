@@ -55,7 +55,7 @@ def _report(faults: list[str]) -> None:
 
 
 def _faults(record: Record, conf: NetConf, call: Call, pod: OpenSandbox, node: Node) -> list[str]:
-    what = spec.decode(record.spec)
+    what = spec.of(record)
     wanted = attachment.plan(record.who, what, started_ns=record.started_ns, seed=node.seed)
     assert conf.prev_result is not None
     if record.netns_cookie and pod.cookie and record.netns_cookie != pod.cookie:

@@ -81,7 +81,7 @@ def end(record: Record, node: Node) -> None:
     Every step is tried, and the lease is the last: an address is free only when nothing of
     its owner is left.
     """
-    what = spec.decode(record.spec)
+    what = spec.of(record)
     name = attachment.host_name(record.who)
     if what.link:
         with ExitStack() as steps:
@@ -95,7 +95,7 @@ def end(record: Record, node: Node) -> None:
 def end_unasked(record: Record, node: Node) -> None:
     """The same where no runtime asks for it: a foreign IPAM plugin hears of it from us."""
     end(record, node)
-    if asked := spec.decode(record.spec).delegate:
+    if asked := spec.of(record).delegate:
         delegate.tell_end(asked, record.who)
 
 

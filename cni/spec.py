@@ -14,6 +14,7 @@ from cni.capabilities import PortMapping, Protocol
 from cni.link_config import Mode
 from cni.result import IPConfig
 from dataplane.model import Bandwidth, BridgePort, Route
+from ipam.leases import Record
 from net.address import IPNetwork
 
 _PLAIN_PORT = BridgePort()
@@ -97,6 +98,19 @@ def encode(spec: Spec) -> str:
     )
     document |= {key: _row(value) for key, value, usual in parts if value != usual}
     return json.dumps(document, separators=(",", ":"))
+
+
+def of(record: Record) -> Spec:
+    """The spec of *record*; where it cannot be read, that of an address and nothing else.
+
+    Then nothing is mended and nothing taken apart on its word, and the address stays with its
+    owner until the DEL, or the end of the namespace.
+    """
+    try:
+        return decode(record.spec)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        ips = tuple(IPConfig(address=address) for address in record.addresses)
+        return Spec(link=False, ips=ips)
 
 
 def decode(text: str) -> Spec:

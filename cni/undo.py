@@ -23,7 +23,7 @@ def undelivered(request: Request, node: Node) -> None:
         if record is None or not _is_of(record, request):
             return
         log.warning("ADD could not be delivered and is undone", extra={"attachment": str(who)})
-        what = spec.decode(record.spec)
+        what = spec.of(record)
         if what.delegate:
             delegate.tell_end(what.delegate, who)
         if what.link:

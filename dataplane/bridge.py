@@ -71,8 +71,7 @@ def _stable_mac(link: rtnl.Link, wanted: Bridge) -> str:
 
 
 def _ensure_address(host: Netlink, link: rtnl.Link, address: IPInterface, wanted: Bridge) -> None:
-    for _, payload in host.dump(rtnl.list_addresses()):
-        found = rtnl.parse_address(payload)
+    for found in rtnl.parse_addresses(host.dump(rtnl.list_addresses())):
         if found.index != link.index or found.address.version != address.version:
             continue
         if found.address == address:

@@ -155,7 +155,7 @@ class Conntrack:
 
     def _own_addresses(self) -> set[IPAddress]:
         found = self._route.dump(rtnl.list_addresses())
-        return {rtnl.parse_address(payload).address.ip for _, payload in found}
+        return {address.address.ip for address in rtnl.parse_addresses(found)}
 
     def _forget(self, version: int, matches: Sequence[Match]) -> None:
         if not matches or self._is_empty():

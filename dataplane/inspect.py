@@ -40,7 +40,7 @@ def observe_network() -> HostNetwork:
     with Netlink() as host:
         links = tuple(rtnl.parse_link(payload) for _, payload in host.dump(rtnl.get_link()))
         names = {link.index: link.name for link in links}
-        addresses = [rtnl.parse_address(payload) for _, payload in host.dump(rtnl.list_addresses())]
+        addresses = list(rtnl.parse_addresses(host.dump(rtnl.list_addresses())))
         routes = [
             rtnl.parse_route(payload)
             for family in (2, 10)

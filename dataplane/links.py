@@ -113,9 +113,8 @@ class Links:
             raise
         return [
             found.address
-            for _, payload in listed
-            # A kernel before 4.20 lists those of every link.
-            if (found := rtnl.parse_address(payload)).index == index
+            for found in rtnl.parse_addresses(listed)
+            if found.index == index  # a kernel before 4.20 lists those of every link
         ]
 
     def host_routes(self, index: int = 0) -> dict[IPNetwork, int]:
@@ -154,7 +153,7 @@ class Links:
             if exc.absent:
                 return None
             raise
-        addresses = [rtnl.parse_address(p) for _, p in pod.netlink.dump(rtnl.list_addresses())]
+        addresses = list(rtnl.parse_addresses(pod.netlink.dump(rtnl.list_addresses())))
         routes = [
             rtnl.parse_route(payload)
             for family in (2, 10)
@@ -331,7 +330,7 @@ def settle(pod: OpenSandbox, index: int, *, timeout: float = 5.0) -> None:
     timer.start()
     try:
         while True:
-            found = [rtnl.parse_address(p) for _, p in pod.netlink.dump(rtnl.list_addresses())]
+            found = list(rtnl.parse_addresses(pod.netlink.dump(rtnl.list_addresses())))
             mine = [address for address in found if address.index == index]
             duplicate = [str(address.address) for address in mine if address.failed]
             if duplicate:

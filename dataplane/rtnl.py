@@ -6,7 +6,7 @@ rtnetlink.h and if_bridge.h.
 
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -355,6 +355,13 @@ def parse_address(payload: bytes | memoryview) -> Address:
         tentative=bool(flags & 0x40),
         failed=bool(flags & 0x08),
     )
+
+
+def parse_addresses(messages: Iterable[tuple[int, memoryview]]) -> Iterator[Address]:
+    """The IP addresses of a listing; a kernel may list those of other families with them."""
+    for _, payload in messages:
+        if payload[0] in (socket.AF_INET, socket.AF_INET6):
+            yield parse_address(payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

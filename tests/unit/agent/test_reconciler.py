@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from agent.reconciler import Reconciler, Report
+from agent.reconciler import Patience, Reconciler, Report
 from cni.attachment import host_name
 from dataplane import rtnl
 from dataplane.errors import DataplaneError
@@ -478,9 +478,10 @@ def test_a_deletion_that_cannot_be_done_stays(world: World, reconciler: Reconcil
     world.node.spool.add(world.request("DEL", world.conf()))
     world.kernel.broken, world.kernel.before = "detach", True
 
-    first = reconciler.replay()
+    first, at_once = reconciler.replay(), reconciler.replay()
+    world.clock.advance(2)
 
-    assert (first, world.node.spool.waiting()) == (0, 1)
+    assert (first, at_once, world.node.spool.waiting()) == (0, 0, 1)
     assert (reconciler.replay(), world.node.spool.waiting()) == (1, 0)
 
 
@@ -574,3 +575,14 @@ def test_an_adopted_pod_keeps_its_isolation_its_guard_and_its_bridge(
     assert (published.mac_spoof_check, published.pod_mac) == (True, mac)
     assert world.kernel.links[HOST].master == world.kernel.links["br7"].index
     assert world.kernel.links[HOST].isolated
+
+
+def test_what_fails_is_left_alone_for_longer_each_time_up_to_a_minute() -> None:
+    now = 0
+    patience = Patience(lambda: now)
+    waits = [patience.lose("x") for _ in range(8)]
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
+    assert (patience.is_over("x"), patience.is_over("y")) == (False, True)
+    now = 60_000_000_000
+    assert patience.is_over("x")

@@ -11,8 +11,9 @@ from cni.args import Pod
 from cni.capabilities import PortMapping, Protocol
 from cni.link_config import Mode
 from cni.result import IPConfig
-from cni.spec import BridgeSpec, Delegate, Spec, decode, encode
+from cni.spec import BridgeSpec, Delegate, Spec, decode, encode, of
 from dataplane.model import Bandwidth, BridgePort, Route
+from ipam.leases import Attachment, Record
 
 TEXT = st.text(max_size=12)
 U32 = st.integers(0, (1 << 32) - 1)
@@ -120,3 +121,20 @@ def test_what_nobody_wrote_is_refused(text: str) -> None:
 def test_the_mode_is_told_by_the_bridge() -> None:
     assert Spec().mode is Mode.ROUTED
     assert Spec(bridge=BridgeSpec(name="cni0")).mode is Mode.BRIDGE
+
+
+@pytest.mark.parametrize(
+    "damage", ["", "[]", "null", '{"ips":[["nonsense",""]]}', '{"bridge":[1]}']
+)
+def test_a_record_whose_spec_cannot_be_read_keeps_its_addresses(damage: str) -> None:
+    record = Record(
+        who=Attachment("shop", "c1", "eth0"),
+        boot_id="b",
+        started_ns=1,
+        sandbox="/n",
+        netns_cookie=1,
+        addresses=(ip_interface("10.9.0.2/24"),),
+        spec=damage,
+    )
+
+    assert of(record) == Spec(link=False, ips=(IPConfig(address=ip_interface("10.9.0.2/24")),))
