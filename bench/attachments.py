@@ -55,7 +55,7 @@ DUAL = (Measure("ADD p50, IPv4 and IPv6", p50("ADD")),)
 
 def measure(table: Table, work: Path, *, quick: bool) -> None:
     """Fill *table*; the figures are of several rounds in which all take turns."""
-    rounds = 3 if quick else 7
+    rounds = 3 if quick else 5
     with ExitStack() as undo:
         plain, masqueraded, dual = _plugins(undo, work)
         compare(table, SINGLE, plain, rounds, count=20 if quick else 64)
