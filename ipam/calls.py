@@ -17,7 +17,8 @@ class Held:
     """One block of a node.
 
     *revision* is when its key was made: it tells this grant of the block from every other.
-    In an agent's mouth DRAINING means that it is giving the block back.
+    No address in *reserved* is for pods.  In an agent's mouth DRAINING means that it is giving
+    the block back.
     """
 
     cidr: IPNetwork
@@ -25,6 +26,7 @@ class Held:
     epoch: int
     revision: int
     state: BlockState = BlockState.ACTIVE
+    reserved: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +107,10 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """*blocks* are empty, and not used from before this was sent."""
+    """*blocks* are empty, and these grants of them are not used again from before this is sent.
+
+    That holds whatever comes back: a copy of this call may still be under way.
+    """
 
     node: str
     uid: str

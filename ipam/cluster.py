@@ -75,7 +75,11 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """*uid* is made once with the node's own store; *epoch* goes up each time it was fenced."""
+    """*uid* is made once with the node's own store; *epoch* goes up each time it was fenced.
+
+    *wiped*: whoever fenced it says that its store is gone.  *unconfirmed*: it was told once
+    that it may serve after a boot that nobody confirmed, and may not have heard otherwise.
+    """
 
     name: str
     uid: str
@@ -85,6 +89,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     state: NodeState = NodeState.ACTIVE
     fenced_by: str = ""
+    wiped: bool = False
+    unconfirmed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,8 @@ class Block:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """*generation* is made once, by `isthmus ipam init`."""
+    """*generation* is made by `isthmus ipam init`, and a new one by each recovery."""
 
     generation: str
+    previous: tuple[str, ...] = ()
     schema: int = SCHEMA
