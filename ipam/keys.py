@@ -1,0 +1,348 @@
+"""Where each record of cluster IPAM stands in the store, and how it is written.  Pure.
+
+Below /isthmus/v1/<cluster>/: state/ is what every replica follows (meta, frozen, counter,
+config, node/, block/, alive/), mirror/ and lease/ are written behind and read on demand.
+Whatever cannot be read back is Foreign: reported, and left alone.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from types import MappingProxyType
+from urllib.parse import quote
+
+from ipam.calls import MirroredLease
+from ipam.cluster import (
+    SCHEMA,
+    Block,
+    BlockState,
+    Config,
+    Meta,
+    Node,
+    NodeState,
+    Pool,
+    PoolState,
+    Settings,
+)
+from ipam.kv import Entry
+from net.address import IPNetwork
+
+HEX_DIGITS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alive:
+    """A node as some replica hears it; its key is on that replica's etcd lease."""
+
+    instance: str
+    boot_id: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Claims wait, everywhere, until an operator has spoken."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorHead:
+    """How far the mirror of one node's leases is; sequences are of one *uid*."""
+
+    uid: str
+    epoch: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """Counts claims by the version of its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A key that is not ours, or a value that we cannot read, and why."""
+
+    key: str
+    why: str
+    cidr: IPNetwork | None = None
+
+
+Record = Alive | Freeze | MirrorHead | Counter | Meta | Config | Node | Block | MirroredLease
+Fields = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one cluster; *cluster* has no slash."""
+
+    cluster: str
+
+    @property
+    def root(self) -> str:
+        return f"/isthmus/v1/{self.cluster}/"
+
+    @property
+    def state(self) -> str:
+        return f"{self.root}state/"
+
+    @property
+    def meta(self) -> str:
+        return f"{self.state}meta"
+
+    @property
+    def frozen(self) -> str:
+        return f"{self.state}frozen"
+
+    @property
+    def counter(self) -> str:
+        return f"{self.state}counter"
+
+    @property
+    def config(self) -> str:
+        return f"{self.state}config"
+
+    def node(self, name: str) -> str:
+        return f"{self.state}node/{name}"
+
+    def alive(self, name: str) -> str:
+        return f"{self.state}alive/{name}"
+
+    def block(self, cidr: IPNetwork) -> str:
+        """Sort by address: 32 hex digits, then the length."""
+        digits = f"{int(cidr.network_address):0{HEX_DIGITS}x}"
+        return f"{self.state}block/{cidr.version}/{digits}-{cidr.prefixlen}"
+
+    def mirror(self, node: str) -> str:
+        return f"{self.root}mirror/{node}"
+
+    def leases(self, node: str = "") -> str:
+        """Return the prefix of one node's leases, or of all."""
+        return f"{self.root}lease/{node}/" if node else f"{self.root}lease/"
+
+    def lease(self, node: str, lease: MirroredLease) -> str:
+        parts = (lease.network, lease.container_id, lease.ifname)
+        return self.leases(node) + "/".join(quote(part, safe="") for part in parts)
+
+    def read(self, entry: Entry) -> Record | Foreign:
+        """Return what *entry* says; its key and its value must agree."""
+        kind, _, rest = entry.key.removeprefix(self.root).removeprefix("state/").partition("/")
+        cidr = _cidr_of(rest) if kind == "block" else None
+        if (reader := _READERS.get(kind)) is None:
+            return Foreign(entry.key, "no such kind of key")
+        try:
+            fields = json.loads(entry.value) if kind != "counter" else {}
+            if not isinstance(fields, dict):
+                return Foreign(entry.key, "not a JSON object", cidr)
+            if (schema := fields.get("schema", SCHEMA)) != SCHEMA:
+                return Foreign(entry.key, f"schema {schema}, not {SCHEMA}", cidr)
+            record = reader(fields)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+            return Foreign(entry.key, f"unreadable: {type(exc).__name__}: {exc}", cidr)
+        if not self._fits(entry.key, record):
+            return Foreign(entry.key, "the value is of another key", cidr)
+        return record
+
+    def _fits(self, key: str, record: Record) -> bool:
+        match record:
+            case Node():
+                return key == self.node(record.name)
+            case Block():
+                return key == self.block(record.cidr)
+            case Meta():
+                return key == self.meta
+            case Config():
+                return key == self.config
+            case Counter():
+                return key == self.counter
+            case Freeze():
+                return key == self.frozen
+            case MirroredLease():
+                return key == self.lease(self.node_of_lease(key), record)
+            case _:
+                return True
+
+    def node_of_lease(self, key: str) -> str:
+        return key.removeprefix(self.leases()).partition("/")[0]
+
+
+def _cidr_of(rest: str) -> IPNetwork | None:
+    family, _, name = rest.partition("/")
+    digits, _, length = name.partition("-")
+    if len(digits) != HEX_DIGITS or family not in {"4", "6"}:
+        return None
+    try:
+        address = (int(digits, 16), int(length))
+        return IPv4Network(address) if family == "4" else IPv6Network(address)
+    except ValueError:
+        return None
+
+
+def write(record: Record) -> bytes:
+    """Return the value of *record*'s key."""
+    fields: dict[str, object]
+    match record:
+        case Counter():
+            return b""
+        case Config():
+            pools = [_plain(pool) for pool in record.pools]
+            fields = {"pools": pools, "settings": _plain(record.settings)}
+        case _:
+            fields = _plain(record)
+    return json.dumps(fields | {"schema": SCHEMA}, separators=(",", ":")).encode()
+
+
+def _plain(value: object) -> dict[str, object]:
+    """Turn a flat dataclass into what json writes."""
+    names = type(value).__slots__  # type: ignore[attr-defined]
+    return {name: _json(getattr(value, name)) for name in names}
+
+
+def _json(value: object) -> object:
+    match value:
+        case bool() | int() | float() | str():
+            return value
+        case tuple():
+            return [_json(one) for one in value]
+        case Mapping():
+            return dict(value)
+        case _:
+            return str(value)
+
+
+def _text(fields: Fields, name: str) -> str:
+    value = fields[name]
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is not text")
+    return value
+
+
+def _number(fields: Fields, name: str) -> int:
+    value = fields[name]
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is not a whole number")
+    return value
+
+
+def _flag(fields: Fields, name: str) -> bool:
+    value = fields.get(name, False)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is neither true nor false")
+    return value
+
+
+def _seconds(fields: Fields, name: str) -> float:
+    value = fields[name]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is not a number")
+    return float(value)
+
+
+def _texts(fields: Fields, name: str) -> tuple[str, ...]:
+    value = fields.get(name, [])
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise TypeError(f"{name} is not a list of texts")
+    return tuple(value)
+
+
+def _labels(fields: Fields, name: str) -> Mapping[str, str]:
+    value = fields.get(name, {})
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise TypeError(f"{name} does not give texts names")
+    return MappingProxyType(value)
+
+
+def _read_meta(fields: Fields) -> Meta:
+    return Meta(generation=_text(fields, "generation"), previous=_texts(fields, "previous"))
+
+
+def _read_config(fields: Fields) -> Config:
+    pools, settings = fields["pools"], fields["settings"]
+    if not isinstance(pools, list) or not isinstance(settings, dict):
+        raise TypeError("pools are a list, settings an object")
+    return Config(
+        pools=tuple(_read_pool(pool) for pool in pools),
+        settings=Settings(
+            blocks_per_node=_number(settings, "blocks_per_node"),
+            node_deletion_fences=_flag(settings, "node_deletion_fences"),
+            unconfirmed_boots=_flag(settings, "unconfirmed_boots"),
+            silence_s=_seconds(settings, "silence_s"),
+            quarantine_s=_seconds(settings, "quarantine_s"),
+        ),
+    )
+
+
+def _read_pool(fields: Fields) -> Pool:
+    return Pool(
+        name=_text(fields, "name"),
+        cidr=ip_network(_text(fields, "cidr")),
+        block_length=_number(fields, "block_length"),
+        selector=_labels(fields, "selector"),
+        reservations=tuple(map(ip_network, _texts(fields, "reservations"))),
+        state=PoolState(_text(fields, "state")),
+        order=_number(fields, "order"),
+    )
+
+
+def _read_node(fields: Fields) -> Node:
+    return Node(
+        name=_text(fields, "name"),
+        uid=_text(fields, "uid"),
+        epoch=_number(fields, "epoch"),
+        boot_id=_text(fields, "boot_id"),
+        addresses=tuple(map(ip_address, _texts(fields, "addresses"))),
+        labels=_labels(fields, "labels"),
+        state=NodeState(_text(fields, "state")),
+        fenced_by=_text(fields, "fenced_by"),
+        wiped=_flag(fields, "wiped"),
+        unconfirmed=_flag(fields, "unconfirmed"),
+    )
+
+
+def _read_block(fields: Fields) -> Block:
+    return Block(
+        cidr=ip_network(_text(fields, "cidr")),
+        pool=_text(fields, "pool"),
+        node=_text(fields, "node"),
+        uid=_text(fields, "uid"),
+        epoch=_number(fields, "epoch"),
+        nonce=_text(fields, "nonce"),
+        state=BlockState(_text(fields, "state")),
+    )
+
+
+def _read_alive(fields: Fields) -> Alive:
+    return Alive(
+        instance=_text(fields, "instance"),
+        boot_id=_text(fields, "boot_id"),
+        uid=_text(fields, "uid"),
+    )
+
+
+def _read_head(fields: Fields) -> MirrorHead:
+    return MirrorHead(_text(fields, "uid"), _number(fields, "epoch"), _number(fields, "sequence"))
+
+
+def _read_lease(fields: Fields) -> MirroredLease:
+    return MirroredLease(
+        network=_text(fields, "network"),
+        container_id=_text(fields, "container_id"),
+        ifname=_text(fields, "ifname"),
+        addresses=tuple(map(ip_address, _texts(fields, "addresses"))),
+        pod=_text(fields, "pod"),
+    )
+
+
+_READERS: Mapping[str, Callable[[Fields], Record]] = {
+    "meta": _read_meta,
+    "frozen": lambda fields: Freeze(_text(fields, "why")),
+    "counter": lambda fields: Counter(),
+    "config": _read_config,
+    "node": _read_node,
+    "block": _read_block,
+    "alive": _read_alive,
+    "mirror": _read_head,
+    "lease": _read_lease,
+}
