@@ -13,7 +13,7 @@ from pathlib import Path
 from agent import admin
 from agent import log as logs
 from agent.boot import now_ns
-from agent.config import DEFAULT_PATH, AgentConfig, ConfigError, load
+from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.metrics import Readings, Requests, Rounds, families
 from agent.monitor import Monitor
 from agent.notify import Notifier
@@ -29,6 +29,7 @@ from cni.request import Request, Response
 from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
+from net.settings import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,10 @@ _SWITCH_INTERVAL_S = 0.002
 
 
 def main(path: Path | None) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status: 0, 1 for trouble, 2 for usage."""
+    """Run until SIGTERM or SIGINT; returns the exit status: 0, 1 for trouble, 2 for usage.
+
+    1 also means that a supervisor should start it again (a store that could not be opened can).
+    """
     if path == DEFAULT_PATH and not path.exists():
         path = None
     try:
@@ -59,14 +63,15 @@ def main(path: Path | None) -> int:
     except (StateLocked, DataplaneError, OSError) as exc:
         log.error("agent cannot start", extra={"error": str(exc)})
         return 1
+    daemon = Daemon(wired)
     try:
-        asyncio.run(Daemon(wired).run())
+        asyncio.run(daemon.run())
     except (DataplaneError, OSError) as exc:
         log.error("agent stopped", extra={"error": str(exc)})
         return 1
     finally:
         wired.close()
-    return 0
+    return 1 if daemon.begins_anew else 0
 
 
 class Daemon:
@@ -81,6 +86,8 @@ class Daemon:
         self._last_round_ns: int | None = None
         self._tick_begun_ns: int | None = None
         self._drift = threading.Event()
+        self._stopping = asyncio.Event()
+        self.begins_anew = False
         self._notifier = Notifier()
         self._server = Server(
             Handlers(self._serve, self._undo, self._admin),
@@ -93,7 +100,7 @@ class Daemon:
 
         The socket is there only once everything is in line: until then launchers wait for it.
         """
-        stopping = asyncio.Event()
+        stopping = self._stopping
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -123,6 +130,8 @@ class Daemon:
             self._tick_begun_ns = now_ns()
             await asyncio.to_thread(self._tick)
             self._tick_begun_ns = None
+            if self.begins_anew:
+                self._stopping.set()
 
     async def _give_signs_of_life(self) -> None:
         """Tell systemd that we live, unless upkeep hangs: many deletions may take it minutes."""
@@ -136,6 +145,10 @@ class Daemon:
         try:
             self._wired.leases.expire()
             self._wired.mend_store()
+            if self._wired.can_begin_anew():
+                log.warning("store can be opened: ending, to be started with it")
+                self.begins_anew = True
+                return
             if self._wired.node.spool.waiting():
                 self._wired.reconciler.replay()
             if self._is_due():

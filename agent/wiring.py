@@ -52,6 +52,7 @@ class Wired:
     host: Host
     reconciler: Reconciler
     undo: ExitStack = field(default_factory=ExitStack)
+    left_alone: bool = False
 
     def close(self) -> None:
         self.undo.close()
@@ -73,7 +74,21 @@ class Wired:
             log.error("no usable store, ADD is refused", extra={"error": str(exc)})
             return
         self.leases.resume()
+        self.left_alone = False
         log.warning("store written anew", extra={"path": str(path)})
+
+    def can_begin_anew(self) -> bool:
+        """Whether the store that could not be opened at the start, and was left alone, now can.
+
+        What it holds is merged with nothing: a new life of this program begins with it.
+        """
+        if not self.left_alone:
+            return False
+        try:
+            open_store(self.config.database).close()
+        except StoreUnavailable:
+            return False
+        return True
 
 
 def wire(config: AgentConfig) -> Wired:
@@ -108,7 +123,8 @@ def wire(config: AgentConfig) -> Wired:
             ready=lambda: _not_ready(config, leases),
         )
         reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s)
-        return Wired(config, node, leases, links, host, reconciler, undo.pop_all())
+        left_alone = isinstance(store, UnusableStore)
+        return Wired(config, node, leases, links, host, reconciler, undo.pop_all(), left_alone)
     raise AssertionError("unreachable")
 
 

@@ -94,6 +94,29 @@ def test_a_store_that_cannot_be_opened_is_left_alone_and_nothing_promised(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_store_that_was_left_alone_is_begun_with_once_it_opens(config: AgentConfig) -> None:
+    first = wire(config)
+    record = hold(first)
+    first.close()
+    away = config.database.with_name("away")
+    config.database.rename(away)
+    config.database.mkdir()
+
+    wired = wire(config)
+    at_first = wired.can_begin_anew()
+    config.database.rmdir()
+    away.rename(config.database)
+    afterwards = wired.can_begin_anew()
+    wired.mend_store()
+    wired.close()
+    again = wire(config)
+    found = again.leases.find(WHO)
+    again.close()
+
+    assert (at_first, afterwards) == (False, True)
+    assert found == record
+
+
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
