@@ -30,6 +30,18 @@ class Compacted(KVError):
         self.oldest = oldest
 
 
+class Replaced(Compacted):
+    """The store is behind what was seen of it, or is another: restored, wiped, misdirected."""
+
+    def __init__(self, revision: int) -> None:
+        KVError.__init__(self, f"the store was replaced: it is at revision {revision}")
+        self.oldest = revision
+
+
+class LeaseGone(KVError):
+    """A put names a lease that ran out: nothing was written."""
+
+
 class Denied(KVError):
     """Wrong user, password or certificate, or no permission."""
 
@@ -135,7 +147,8 @@ class KV(Protocol):
     def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
         """Changes after revision *after*, without a gap, over lost connections too.
 
-        Raises Compacted where there would be one.
+        While no member answers it waits.  Raises Compacted (Replaced) where there would be a
+        gap, Denied.
         """
         ...
 
