@@ -4,14 +4,23 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Protocol, TextIO
 
-from agent.config import AgentConfig, LogFormat
+from net.settings import LogFormat, LogLevel
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
-def configure(config: AgentConfig, stream: TextIO = sys.stderr) -> None:
+class Wanted(Protocol):
+    """What a daemon's configuration says about its log."""
+
+    @property
+    def log_format(self) -> LogFormat: ...
+    @property
+    def log_level(self) -> LogLevel: ...
+
+
+def configure(config: Wanted, stream: TextIO = sys.stderr) -> None:
     """Send all records of *config*'s level and above to *stream*."""
     as_json = config.log_format is LogFormat.JSON or (
         config.log_format is LogFormat.AUTO and not stream.isatty()

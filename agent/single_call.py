@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from agent.boot import boot_id, now_ns
-from agent.config import AgentConfig, ConfigError, load
+from agent.config import AgentConfig, load
 from agent.standalone import deliver, environment
 from agent.wiring import StateLocked, Wired, wire_within
 from cni import undo
@@ -22,6 +22,7 @@ from cni.frames import MAX_BODY
 from cni.request import Request, Response
 from cni.spool import Spool
 from dataplane.errors import DataplaneError
+from net.settings import ConfigError
 
 _LOCK_WAIT_S = 5.0
 

@@ -7,7 +7,8 @@ from typing import Any, NoReturn
 
 import click
 
-from agent.config import AgentConfig, ConfigError, load
+from agent.config import AgentConfig, load
+from net.settings import ConfigError
 
 
 class Exit(IntEnum):

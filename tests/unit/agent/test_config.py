@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from agent.config import DEFAULT_PATH, AgentConfig, ConfigError, LogFormat, LogLevel, load, parse
+from agent.config import DEFAULT_PATH, AgentConfig, load, parse
+from net.settings import ConfigError, LogFormat, LogLevel
 
 ALLOWED = (
     "cooldown_s, grace_s, log_format, log_level, max_parallel, max_queued, metrics_address, "

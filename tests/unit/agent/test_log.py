@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from agent.config import AgentConfig, LogFormat, LogLevel
+from agent.config import AgentConfig
 from agent.log import ConsoleFormatter, JSONFormatter, configure
+from net.settings import LogFormat, LogLevel
 
 
 def record(msg: str = "served %s", *args: object, **extras: object) -> logging.LogRecord:
