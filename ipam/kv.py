@@ -3,7 +3,7 @@
 Real: ipam.etcd.  Twin in memory: ipam.memory_kv.  Both pass the same contract tests.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -144,7 +144,7 @@ class KV(Protocol):
         """All *changes* if all *conditions* hold, else none."""
         ...
 
-    def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         """Changes after revision *after*, without a gap, over lost connections too.
 
         While no member answers it waits.  Raises Compacted (Replaced) where there would be a

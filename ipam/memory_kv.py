@@ -5,7 +5,7 @@ MemoryCluster is what the members agree on; MemoryKV is one client of it, with f
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ipam.kv import (
@@ -272,7 +272,7 @@ class MemoryKV:
             raise Ambiguous("the answer was lost")
         return outcome
 
-    async def watch(self, prefix: str, *, after: int) -> AsyncIterator[Batch]:
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
         cluster = self.cluster
         incarnation = cluster.incarnation
         event = cluster.watcher()
