@@ -12,8 +12,8 @@ cd "$(dirname "$0")/.."
 # What sanitizers and fuzzers are linked with has clang's version in its name.
 clang_runtime='libclang-rt-*-dev'
 for_demo="gcc iproute2 iputils-ping make musl-tools nftables python3 python3-venv"
-for_test="busybox-static clang $clang_runtime conntrack containernetworking-plugins iptables podman
-    procps runc socat strace tcpdump util-linux"
+for_test="busybox-static clang $clang_runtime conntrack containernetworking-plugins etcd-client
+    etcd-server iptables podman procps runc socat strace tcpdump util-linux"
 
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }

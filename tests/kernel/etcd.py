@@ -1,0 +1,269 @@
+"""Real etcd clusters for tests: members that can be killed, stopped, restored and partitioned.
+
+Every member is a process of its own, by default on loopback with free ports.  With *hosts* each
+runs where its command prefix says (("ip", "netns", "exec", NAME)), on the address given.
+"""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.kernel.agents import until
+from tests.kernel.authorities import Authority, Pair
+
+READY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """Where a member runs: reached at *address*, started by *command* and what follows it."""
+
+    address: str = "127.0.0.1"
+    command: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Member:
+    name: str
+    host: Host
+    client_port: int
+    peer_port: int
+    directory: Path
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.host.address}:{self.client_port}"
+
+    @property
+    def data(self) -> Path:
+        return self.directory / "data"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://{self.host.address}:{self.peer_port}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Etcd:
+    """One cluster; *server*: serve TLS to clients with that pair and demand *authority*'s."""
+
+    directory: Path
+    members: tuple[Member, ...]
+    quota_bytes: int = 0
+    authority: Authority | None = None
+    server: Pair | None = None
+    options: tuple[str, ...] = ()
+    token: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(member.endpoint for member in self.members)
+
+    def start(self, *numbers: int, wait: bool = True) -> None:
+        """Start those members (none named: all that are not running); *wait* until they serve."""
+        for number in numbers or range(len(self.members)):
+            member = self.members[number]
+            if member.process is None:
+                self._spawn(member)
+        if wait:
+            self.wait(*numbers)
+
+    def wait(self, *numbers: int) -> None:
+        """Until each of those members (none named: all) answers a linearizable read."""
+        for number in numbers or range(len(self.members)):
+            endpoint = self.members[number].endpoint
+            until(
+                lambda endpoint=endpoint: self.is_healthy(endpoint),  # type: ignore[misc]
+                f"etcd member {number} serves",
+                timeout=READY_S,
+            )
+
+    def is_healthy(self, endpoint: str) -> bool:
+        # "permission denied" is an answer too: of a member that has a leader and wants a user.
+        done = self.ctl("get", "health", endpoints=(endpoint,), check=False)
+        return done.returncode == 0 or "user name is empty" in done.stderr
+
+    def kill(self, number: int) -> None:
+        """As a power cut of the process: -9, and gone when this returns."""
+        member = self.members[number]
+        if member.process is not None:
+            member.process.send_signal(signal.SIGCONT)
+            member.process.kill()
+            member.process.wait(READY_S)
+            member.process = None
+
+    def pause(self, number: int) -> None:
+        process = self._running(number)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def resume(self, number: int) -> None:
+        self._running(number).send_signal(signal.SIGCONT)
+
+    def leader(self) -> int | None:
+        """The number of the member that leads, if one that answers says so."""
+        for number, member in enumerate(self.members):
+            if member.process is None:
+                continue
+            done = self.ctl("endpoint", "status", endpoints=(member.endpoint,), check=False)
+            # ENDPOINT, ID, VERSION, DB SIZE, IS LEADER, …
+            fields = done.stdout.strip().split(", ")
+            if done.returncode == 0 and len(fields) > 4 and fields[4] == "true":
+                return number
+        return None
+
+    def snapshot(self, name: str = "snapshot.db") -> Path:
+        """Save what the first running member has."""
+        file = self.directory / name
+        file.unlink(missing_ok=True)
+        running = next(member for member in self.members if member.process is not None)
+        self.ctl("snapshot", "save", str(file), endpoints=(running.endpoint,))
+        return file
+
+    def restore(self, file: Path) -> None:
+        """Stop all, put every member back to *file*, and start."""
+        self.wipe()
+        for member in self.members:
+            self._ctl(
+                [
+                    *("snapshot", "restore", str(file), "--name", member.name),
+                    *("--data-dir", str(member.data), "--initial-cluster", self._initial()),
+                    *("--initial-cluster-token", self.token),
+                    *("--initial-advertise-peer-urls", member.peer_url),
+                ]
+            )
+        self.start()
+
+    def wipe(self, *, new_token: bool = False) -> None:
+        """Stop all and delete their data; with *new_token* the next start is another cluster."""
+        self.close()
+        for member in self.members:
+            shutil.rmtree(member.data, ignore_errors=True)
+        if new_token:
+            self.token = secrets.token_hex(8)
+
+    def ctl(
+        self, *argv: str, endpoints: Sequence[str] = (), user: str = "", check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run etcdctl; *user* is NAME:PASSWORD."""
+        scheme = "https" if self.server else "http"
+        urls = ",".join(f"{scheme}://{one}" for one in endpoints or self.endpoints)
+        options = ["--endpoints", urls, "--command-timeout", "5s"]
+        if self.authority and self.server:
+            options += ["--cacert", str(self.authority.ca)]
+            options += ["--cert", str(self.server.cert), "--key", str(self.server.key)]
+        if user:
+            options += ["--user", user]
+        return self._ctl([*options, *argv], check=check)
+
+    def close(self) -> None:
+        for number in range(len(self.members)):
+            self.kill(number)
+
+    def _ctl(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [*self.members[0].host.command, "etcdctl", *argv],
+            env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, f"etcdctl {argv}: {done.stderr}{done.stdout}"
+        return done
+
+    def _running(self, number: int) -> subprocess.Popen[bytes]:
+        process = self.members[number].process
+        assert process is not None, f"member {number} is not running"
+        return process
+
+    def _initial(self) -> str:
+        return ",".join(f"{member.name}={member.peer_url}" for member in self.members)
+
+    def _spawn(self, member: Member) -> None:
+        scheme = "https" if self.server else "http"
+        url = f"{scheme}://{member.endpoint}"
+        argv = [
+            *(*member.host.command, "etcd", "--name", member.name, "--data-dir", str(member.data)),
+            *("--listen-client-urls", url, "--advertise-client-urls", url),
+            *("--listen-peer-urls", member.peer_url),
+            *("--initial-advertise-peer-urls", member.peer_url),
+            *("--initial-cluster", self._initial(), "--initial-cluster-token", self.token),
+            *("--heartbeat-interval", "50", "--election-timeout", "500", "--logger", "zap"),
+            *self.options,
+        ]
+        if self.quota_bytes:
+            argv += ["--quota-backend-bytes", str(self.quota_bytes)]
+        if self.authority and self.server:
+            argv += ["--cert-file", str(self.server.cert), "--key-file", str(self.server.key)]
+            argv += ["--client-cert-auth", "--trusted-ca-file", str(self.authority.ca)]
+        member.directory.mkdir(parents=True, exist_ok=True)
+        with member.log.open("ab") as log:
+            member.process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={"PATH": os.environ["PATH"]},
+                start_new_session=True,
+            )
+
+
+@contextlib.contextmanager
+def running(
+    directory: Path,
+    count: int = 1,
+    *,
+    hosts: Sequence[Host] = (),
+    tls: bool = False,
+    quota_bytes: int = 0,
+    options: Sequence[str] = (),
+) -> Iterator[Etcd]:
+    """A cluster of *count* members that serve; killed, and its processes gone, afterwards."""
+    hosts = hosts or [Host()] * count
+    ports = iter(free_ports(2 * len(hosts)))
+    authority = Authority(directory / "authority") if tls else None
+    etcd = Etcd(
+        directory=directory,
+        members=tuple(
+            Member(
+                name=f"m{number}",
+                host=host,
+                client_port=next(ports),
+                peer_port=next(ports),
+                directory=directory / f"m{number}",
+            )
+            for number, host in enumerate(hosts)
+        ),
+        quota_bytes=quota_bytes,
+        authority=authority,
+        server=authority.issue("etcd", "localhost", *{host.address for host in hosts})
+        if authority
+        else None,
+        options=tuple(options),
+    )
+    try:
+        etcd.start()
+        yield etcd
+    finally:
+        etcd.close()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody has now; all held at once while looking, so they differ."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
