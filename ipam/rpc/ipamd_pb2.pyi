@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class HeldBlock(_message.Message):
-    __slots__ = ("cidr", "pool", "epoch", "state", "revision")
+    __slots__ = ("cidr", "pool", "epoch", "state", "revision", "reserved")
     CIDR_FIELD_NUMBER: _ClassVar[int]
     POOL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_FIELD_NUMBER: _ClassVar[int]
     cidr: str
     pool: str
     epoch: int
     state: str
     revision: int
-    def __init__(self, cidr: _Optional[str] = ..., pool: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ...) -> None: ...
+    reserved: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, cidr: _Optional[str] = ..., pool: _Optional[str] = ..., epoch: _Optional[int] = ..., state: _Optional[str] = ..., revision: _Optional[int] = ..., reserved: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("node", "uid", "boot_id", "instance", "epoch", "generation", "counter", "addresses", "labels", "blocks", "table")
@@ -54,7 +56,7 @@ class RegisterRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., boot_id: _Optional[str] = ..., instance: _Optional[str] = ..., epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., table: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("epoch", "generation", "counter", "node_state", "blocks", "lost", "unconfirmed_boots", "frozen", "frozen_why")
+    __slots__ = ("epoch", "generation", "counter", "node_state", "blocks", "lost", "unconfirmed_boots", "frozen")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -63,7 +65,6 @@ class RegisterReply(_message.Message):
     LOST_FIELD_NUMBER: _ClassVar[int]
     UNCONFIRMED_BOOTS_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
-    FROZEN_WHY_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     generation: str
     counter: int
@@ -71,9 +72,8 @@ class RegisterReply(_message.Message):
     blocks: _containers.RepeatedCompositeFieldContainer[HeldBlock]
     lost: _containers.RepeatedScalarFieldContainer[str]
     unconfirmed_boots: bool
-    frozen: bool
-    frozen_why: str
-    def __init__(self, epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., node_state: _Optional[str] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., lost: _Optional[_Iterable[str]] = ..., unconfirmed_boots: _Optional[bool] = ..., frozen: _Optional[bool] = ..., frozen_why: _Optional[str] = ...) -> None: ...
+    frozen: str
+    def __init__(self, epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., node_state: _Optional[str] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., lost: _Optional[_Iterable[str]] = ..., unconfirmed_boots: _Optional[bool] = ..., frozen: _Optional[str] = ...) -> None: ...
 
 class ClaimRequest(_message.Message):
     __slots__ = ("node", "uid", "epoch", "pool", "families", "nonce")
