@@ -26,6 +26,7 @@ from cni.dispatch import serve
 from cni.document import decode
 from cni.errors import CNIError
 from cni.request import Request, Response
+from dataplane import memory
 from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
@@ -157,6 +158,7 @@ class Daemon:
                 self._drift.clear()
                 self._wired.host.forget()
                 self._note(self._wired.reconciler.round())
+                memory.give_back()
         except (DataplaneError, IPAMError, OSError) as exc:
             log.warning("upkeep failed, will retry", extra={"error": str(exc)})
             self._rounds.failed += 1

@@ -17,7 +17,7 @@ from ipam.ranges import RangeSet
 from net.address import IPAddress, IPNetwork
 
 POOLS = 64
-REMEMBERED = 16 * HISTORY
+REMEMBERED = HISTORY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
