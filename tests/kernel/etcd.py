@@ -71,6 +71,12 @@ class Etcd:
     def endpoints(self) -> tuple[str, ...]:
         return tuple(member.endpoint for member in self.members)
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The endpoints as a client's configuration wants them."""
+        scheme = "https" if self.server else "http"
+        return tuple(f"{scheme}://{endpoint}" for endpoint in self.endpoints)
+
     def start(self, *numbers: int, wait: bool = True) -> None:
         """Start those members (none named: all that are not running); *wait* until they serve."""
         for number in numbers or range(len(self.members)):
@@ -89,6 +95,16 @@ class Etcd:
                 f"etcd member {number} serves",
                 timeout=READY_S,
             )
+
+    def wait_for_port(self, number: int) -> None:
+        """Until that member takes connections, whatever comes of them."""
+        member = self.members[number]
+
+        def is_open() -> bool:
+            with socket.socket() as one:
+                return one.connect_ex((member.host.address, member.client_port)) == 0
+
+        until(is_open, f"etcd member {number} listens", timeout=READY_S)
 
     def is_healthy(self, endpoint: str) -> bool:
         # "permission denied" is an answer too: of a member that has a leader and wants a user.

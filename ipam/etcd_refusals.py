@@ -1,0 +1,139 @@
+"""What a failed call to etcd means: whether it was carried out, and what to do about it.  Pure.
+
+The texts are those of etcd's rpctypes (3.4 to 3.6) and of gRPC's core.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from grpc import StatusCode
+
+from ipam.kv import Denied, KVError, LeaseGone, OutOfSpace
+
+LONGEST_REASON = 400
+
+
+class Meaning(StrEnum):
+    """UNSENT: this member did nothing, another may.  LOST: it may have been carried out.
+
+    TOKEN: nothing was done, and a new token may help.  FINAL: nothing was done, and every member
+    would say the same.
+    """
+
+    UNSENT = "unsent"
+    LOST = "lost"
+    TOKEN = "token"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What one member answered, or was answered in its place."""
+
+    endpoint: str
+    code: StatusCode
+    details: str
+
+    @property
+    def meaning(self) -> Meaning:
+        if self.code is StatusCode.UNAUTHENTICATED or any(
+            text in self.details for text in _STALE_TOKEN
+        ):
+            return Meaning.TOKEN
+        if any(text in self.details for text in _UNSENT):
+            return Meaning.UNSENT
+        return Meaning.FINAL if self.code in _FINAL else Meaning.LOST
+
+    @property
+    def reason(self) -> str:
+        """For a person: which member, what was wrong, what was expected."""
+        for text, explanation in _EXPLAINED:
+            if text.lower() in self.details.lower():
+                return f"{self.endpoint}: {explanation} ({_short(self.details)})"
+        return f"{self.endpoint}: {_short(self.details) or self.code.name}"
+
+    def error(self) -> KVError:
+        """For FINAL and TOKEN: what to raise."""
+        if self.code in _DENIED or any(text in self.details for text in _DENIED_TEXTS):
+            return Denied(f"etcd at {self.reason}")
+        if "database space exceeded" in self.details:
+            return OutOfSpace(f"etcd at {self.reason}")
+        if "requested lease not found" in self.details:
+            return LeaseGone(f"etcd at {self.reason}")
+        return KVError(f"etcd at {self.reason}")
+
+
+def is_compacted(failure: Failure) -> bool:
+    return "required revision has been compacted" in failure.details
+
+
+def is_of_the_future(failure: Failure) -> bool:
+    return "required revision is a future revision" in failure.details
+
+
+_FINAL = frozenset(
+    {
+        StatusCode.INVALID_ARGUMENT,
+        StatusCode.NOT_FOUND,
+        StatusCode.PERMISSION_DENIED,
+        StatusCode.FAILED_PRECONDITION,
+        StatusCode.OUT_OF_RANGE,
+        StatusCode.RESOURCE_EXHAUSTED,
+        StatusCode.UNAUTHENTICATED,
+        StatusCode.UNIMPLEMENTED,
+    }
+)
+
+_DENIED = frozenset({StatusCode.PERMISSION_DENIED, StatusCode.UNAUTHENTICATED})
+_DENIED_TEXTS = (
+    "authentication failed",
+    "user name is empty",
+    "user name not found",
+    "revision of auth store is old",
+)
+
+# Of 3.4 the latter comes as INVALID_ARGUMENT: users or roles changed since the token was made.
+_STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
+
+# Refused by the transport before the request left, or by the member before it was proposed.
+_UNSENT = (
+    "failed to connect to all addresses",
+    "DNS resolution failed",
+    "no connection",
+    "etcdserver: no leader",
+    "etcdserver: too many requests",
+    "etcdserver: rpc not supported for learner",
+    "etcdserver: corrupt cluster",
+)
+
+_EXPLAINED = (
+    ("Connection refused", "nothing listens there"),
+    ("DNS resolution failed", "its name is not known"),
+    (
+        "CERTIFICATE_VERIFY_FAILED: certificate has expired",
+        "its certificate has expired, by this machine's clock",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is not signed by an authority in the configured CA file",
+    ),
+    (
+        "Hostname Verification Check failed",
+        "its certificate is for another name than the endpoint's",
+    ),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; is the endpoint http:// rather than https://"),
+    ("no connection", "it takes no connection in time"),
+    ("Ssl handshake failed", "TLS fails; does it accept our client certificate"),
+    ("authentication failed", "it does not know this user and password"),
+    ("user name is empty", "it wants a user and a password, and none is configured"),
+    ("permission denied", "the user, or the client certificate, has no right to these keys"),
+    ("database space exceeded", "its database is full: compact, defragment, disarm the alarm"),
+    ("etcdserver: no leader", "it has no leader: fewer than half of the members are reachable"),
+    ("too many requests", "it is overloaded"),
+    ("request timed out", "it did not reach enough of the other members in time"),
+)
+
+
+def _short(details: str) -> str:
+    text = " ".join(details.split())
+    return text if len(text) <= LONGEST_REASON else text[: LONGEST_REASON - 1] + "…"
