@@ -45,3 +45,11 @@ class Frozen(Refused):
 
 class NotReady(Refused):
     """This replica has not seen the store yet, or lost it: try another, or later."""
+
+
+class NotAllowed(Refused):
+    """The caller's certificate does not permit it."""
+
+
+class Unidentified(NotAllowed):
+    """The caller's certificate names nobody we know how to serve."""

@@ -7,6 +7,7 @@ its common name: `isthmus:node:<name>` a node's own records, `isthmus:admin` all
 
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,30 @@ class TLSFiles:
                 f"{self.ca}: no certificates of authorities: {_reason(exc)}"
             ) from exc
         return pem
+
+    def fault(self) -> str:
+        """What a server that trusts the same authorities has against this certificate, or "".
+
+        gRPC's servers hang up without a word, so we ask ourselves, over a handshake in memory.
+        """
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        server.verify_mode = ssl.CERT_REQUIRED
+        for context in (server, client):
+            context.load_cert_chain(self.certificate, self.key)
+            context.load_verify_locations(self.ca)
+        up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
+        near = server.wrap_bio(up, down, server_side=True)
+        far = client.wrap_bio(down, up)
+        try:
+            for _ in range(4):  # one and a half round trips
+                for side in (far, near):
+                    with suppress(ssl.SSLWantReadError):
+                        side.do_handshake()
+        except ssl.SSLError as exc:
+            return getattr(exc, "verify_message", "") or _reason(exc)
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,14 @@ def fill(message: Any, value: Any) -> None:
             setattr(message, field.name, _plain(given))
 
 
+def parse_network(name: str, given: str) -> IPNetwork:
+    """The network that field *name* says.  Raises Invalid."""
+    try:
+        return _network(given)
+    except ValueError as exc:
+        raise Invalid(f"{name}: {exc}") from exc
+
+
 def refusal(name: str, text: str) -> IPAMError | None:
     """The error that was sent under *name*; None if there is no such one."""
     kind = _REFUSALS.get(name)

@@ -1,0 +1,195 @@
+"""Calls to whichever of several ipamd answers, over mutual TLS.
+
+A channel serves until a call over it finds its ipamd away, or the certificate's files changed;
+then the next call opens another.  Calls that still run on the former one are left to end.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from ipam.errors import IPAMError
+from ipam.kv import Ambiguous, KVUnavailable
+from ipam.refusals import Contended, Invalid, NotAllowed, NotReady
+from ipam.rpc.ipamd_pb2_grpc import IPAMStub
+from ipam.tls import TLSFiles
+from ipam.wire import MAX_REPLY, MAX_REQUEST, REFUSAL_KEY, refusal
+
+_EXPLAIN_S = 2.0
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_REPLY),
+    ("grpc.max_send_message_length", MAX_REQUEST),
+    ("grpc.keepalive_time_ms", 10_000),  # a stream over a dead path ends in 15 s
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_http_proxy", 0),  # a node's proxy is for the world outside
+    ("grpc.enable_retries", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, 3.4
+
+
+class IpamdAway(IPAMError):
+    """No ipamd answers; the message says of each why."""
+
+
+class IpamdFault(IPAMError):
+    """A bug in ipamd, told as such."""
+
+
+_ASK_ANOTHER = (IpamdAway, NotReady, KVUnavailable)
+_MEANING: dict[grpc.StatusCode, tuple[type[IPAMError], str]] = {
+    grpc.StatusCode.UNAVAILABLE: (IpamdAway, "{endpoint}: {text}"),
+    grpc.StatusCode.DEADLINE_EXCEEDED: (Ambiguous, "ipamd {endpoint} did not answer in time"),
+    grpc.StatusCode.UNAUTHENTICATED: (NotAllowed, "{text}"),
+    grpc.StatusCode.PERMISSION_DENIED: (NotAllowed, "{text}"),
+    grpc.StatusCode.INVALID_ARGUMENT: (Invalid, "{text}"),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: (Contended, "ipamd {endpoint}: {text}"),
+    grpc.StatusCode.UNIMPLEMENTED: (Invalid, "ipamd {endpoint} is of another version: {text}"),
+}
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One channel, and how many calls are on it."""
+
+    endpoint: str
+    channel: aio.Channel
+    stamp: object
+    uses: int = 0
+
+
+class Channels:
+    """To be used, and closed, within one event loop."""
+
+    def __init__(self, endpoints: Sequence[str], files: TLSFiles) -> None:
+        self._endpoints = tuple(endpoints)
+        self._files = files
+        self._at = 0
+        self._lane: _Lane | None = None
+
+    async def call(self, method: str, request: Any, *, within_s: float) -> Any:
+        """The answer of the first ipamd that gives one; each may take *within_s*.
+
+        Raises Refused and KVError as ipamd did, IpamdAway, IpamdFault, BadCredentials;
+        Ambiguous where there was no answer in time.
+        """
+        errors: list[IPAMError] = []
+        for _ in self._endpoints:
+            try:
+                async with self.stub() as stub:
+                    return await getattr(stub, method)(request, timeout=within_s)
+            except _ASK_ANOTHER as exc:
+                errors.append(exc)
+        reasons = "; ".join(map(str, errors))
+        # One that is there, but cannot for now, says more than those that are away.
+        kind = next((type(error) for error in errors if type(error) is not IpamdAway), IpamdAway)
+        raise kind(reasons) from errors[-1].__cause__
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[IPAMStub]:
+        """A stub on the present channel; errors of gRPC inside are raised as `call` does.
+
+        After IpamdAway, NotReady and KVUnavailable the next one is to another ipamd.
+        """
+        lane = await self._present()
+        lane.uses += 1
+        try:
+            yield IPAMStub(lane.channel)
+        except aio.AioRpcError as exc:
+            error = translated(exc, lane.endpoint)
+            if isinstance(error, _ASK_ANOTHER):
+                self._move_on(lane)
+            if isinstance(error, IpamdAway):
+                why = await explain(lane.endpoint, self._files)
+                error = IpamdAway(f"{lane.endpoint}: {why}") if why else error
+            raise error from exc
+        finally:
+            lane.uses -= 1
+            if lane is not self._lane and not lane.uses:
+                await lane.channel.close()
+
+    async def close(self) -> None:
+        lane, self._lane = self._lane, None
+        if lane is not None:
+            await lane.channel.close()
+
+    async def _present(self) -> _Lane:
+        stamp = self._files.stamp()
+        lane = self._lane
+        if lane is None or lane.stamp != stamp:
+            self._lane = self._open(stamp)
+            if lane is not None and not lane.uses:
+                await lane.channel.close()
+        assert self._lane is not None
+        return self._lane
+
+    def _open(self, stamp: object) -> _Lane:
+        pem = self._files.read()
+        endpoint = self._endpoints[self._at]
+        credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
+        channel = aio.secure_channel(endpoint, credentials, options=_OPTIONS)
+        return _Lane(endpoint, channel, stamp)
+
+    def _move_on(self, lane: _Lane) -> None:
+        if lane is self._lane:
+            self._lane = None
+            self._at = (self._at + 1) % len(self._endpoints)
+
+
+def translated(exc: aio.AioRpcError, endpoint: str) -> IPAMError:
+    """What *exc* means: what ipamd itself refused, or how the call failed on its way."""
+    text = exc.details() or exc.code().name
+    for key, value in exc.trailing_metadata() or ():
+        if key == REFUSAL_KEY and (known := refusal(str(value), text)) is not None:
+            return known
+    kind, words = _MEANING.get(exc.code(), (IpamdFault, "{endpoint}: {text}"))
+    return kind(words.format(endpoint=endpoint, text=text))
+
+
+async def explain(endpoint: str, files: TLSFiles) -> str:
+    """Why no connection to *endpoint* comes about, as TLS says it; "" where one does.
+
+    gRPC tells of a refused certificate only that the connection ended.
+    """
+    host, _, port = endpoint.rpartition(":")
+    context = ssl.create_default_context(cafile=files.ca)
+    context.load_cert_chain(files.certificate, files.key)
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(_EXPLAIN_S):
+            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+            try:
+                # With TLS 1.3 the server's opinion of our certificate comes after the handshake,
+                # and before anything else only where it is a bad one.
+                writer.write(_PREFACE)
+                if not await reader.read(1):
+                    known = files.fault() or "we see nothing wrong with it"
+                    return f"it hung up having seen our certificate {files.certificate}: {known}"
+            finally:
+                writer.close()
+                with suppress(OSError):
+                    await writer.wait_closed()
+    except TimeoutError:
+        return f"no answer within {_EXPLAIN_S:g} s"
+    except ssl.SSLCertVerificationError as exc:
+        return f"its certificate is refused here: {exc.verify_message}"
+    except ssl.SSLError as exc:
+        return f"our certificate {files.certificate} is refused there: {_alert(exc)}"
+    except OSError as exc:
+        return os.strerror(exc.errno) if exc.errno else str(exc)
+    return ""
+
+
+def _alert(exc: ssl.SSLError) -> str:
+    """`TLSV13_ALERT_CERTIFICATE_EXPIRED` in words."""
+    return (exc.reason or str(exc)).rpartition("ALERT_")[2].replace("_", " ").lower()
