@@ -72,7 +72,10 @@ class Register:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """*lost* are blocks that the agent thought its own; *frozen* says why claims wait, or ""."""
+    """*lost* are blocks that the agent thought its own; *frozen* says why claims wait, or "".
+
+    Only an answer that is not frozen confirms a new boot: the store may have forgotten a fence.
+    """
 
     epoch: int
     generation: str

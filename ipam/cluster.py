@@ -54,6 +54,7 @@ class Pool:
 class Settings:
     """Of the whole cluster.
 
+    *blocks_per_node*: of each family, at most.
     *node_deletion_fences*: a deleted Node object means that the machine is gone.
     *unconfirmed_boots*: agents may serve after a boot before ipamd confirmed their epoch.
     *silence_s*: how long a node is not heard of before its blocks start draining; 0 never.

@@ -1,0 +1,226 @@
+"""What operators ask of ipamd: the generation, pools and settings, drains, forced releases."""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+from ipam import pools
+from ipam.calls import Drain, Drained, Init, Initialized
+from ipam.cluster import BlockState, Config, Meta, Node, NodeState, Pool, Settings
+from ipam.keys import Counter, write
+from ipam.kv import Ambiguous, Delete, Put
+from ipam.liveness import Liveness
+from ipam.reclaim import is_fenced
+from ipam.refusals import AlreadyThere, Contended, Forbidden, Frozen, Stale, Unknown
+from ipam.replica import TRIES, Change, Replica
+from net.address import IPNetwork
+
+
+class Administration:
+    """Every method raises a Refused or a KVError, nothing else."""
+
+    def __init__(self, replica: Replica, liveness: Liveness, random: Random) -> None:
+        self._replica = replica
+        self._liveness = liveness
+        self._random = random
+
+    async def init(self, asked: Init) -> Initialized:
+        """Make the generation; or, to recover, a new one, which ends a freeze.
+
+        Raises AlreadyThere.
+        """
+        self._replica.require_synced()
+        view, keys = self._replica.view, self._replica.keys
+        fresh = f"{self._random.getrandbits(128):032x}"
+        made = True
+
+        def decide(attempt: int) -> Change:
+            nonlocal made
+            meta = view.meta
+            if attempt and meta and meta.generation == fresh:
+                return Change([view.unchanged(keys.meta)])
+            if asked.recover:
+                return self._recovery(fresh)
+            made = meta is None and view.entry(keys.meta) is None
+            if made and self._replica.remembered_generation:
+                raise Forbidden(f"{self._replica.frozen}; to go on with what is there: --recover")
+            if not made and not asked.if_new:
+                raise AlreadyThere("the generation is there; to end a freeze: --recover")
+            new = Meta(generation=fresh)
+            puts = [Put(keys.meta, write(new))] if made else []
+            return Change([view.unchanged(keys.meta)], puts)
+
+        await self._replica.transact([keys.meta, keys.frozen], decide)
+        if made:
+            self._replica.trust()
+        return Initialized(generation=view.meta.generation if view.meta else fresh, made=made)
+
+    def _recovery(self, fresh: str) -> Change:
+        view, keys = self._replica.view, self._replica.keys
+        known = [self._replica.remembered_generation, *sorted(self._replica.generations)]
+        if view.meta:
+            known += [view.meta.generation, *view.meta.previous]
+        meta = Meta(generation=fresh, previous=tuple(dict.fromkeys(one for one in known if one)))
+        conditions = [view.unchanged(keys.meta), view.unchanged(keys.frozen)]
+        return Change(conditions, [Put(keys.meta, write(meta)), Delete(keys.frozen)])
+
+    async def put_pool(self, pool: Pool, *, create: bool = False) -> None:
+        """Raises Invalid, AlreadyThere, Forbidden where blocks in use would lose their pool."""
+
+        def change(config: Config) -> tuple[Config, Pool | None]:
+            old = next((one for one in config.pools if one.name == pool.name), None)
+            if old and create:
+                raise AlreadyThere(f"pool {pool.name} is there already ({old.cidr})")
+            others = tuple(one for one in config.pools if one.name != pool.name)
+            return replace(config, pools=(*others, pool)), old
+
+        await self._configure(change, pool)
+
+    async def delete_pool(self, name: str) -> None:
+        """Raises Unknown, Forbidden where it has blocks in use."""
+
+        def change(config: Config) -> tuple[Config, Pool | None]:
+            old = next((one for one in config.pools if one.name == name), None)
+            if old is None:
+                names = ", ".join(one.name for one in config.pools) or "none"
+                raise Unknown(f"no pool {name}; there are: {names}")
+            return replace(config, pools=tuple(p for p in config.pools if p is not old)), old
+
+        await self._configure(change, None)
+
+    async def put_settings(self, settings: Settings) -> None:
+        """Raises Invalid."""
+        await self._configure(lambda config: (replace(config, settings=settings), None), None)
+
+    async def _configure(
+        self, change: Callable[[Config], tuple[Config, Pool | None]], new: Pool | None
+    ) -> None:
+        self._replica.require_synced()
+        keys, wanted = self._replica.keys, Config()
+        for attempt in range(TRIES):
+            # The check is of all blocks, and must not be older than the comparison.
+            view = await self._replica.look()
+            if view.config is None:
+                raise Forbidden(f"{keys.config} cannot be read, so it was edited by hand: mend it")
+            if attempt and view.config == wanted:
+                return
+            wanted, old = change(view.config)
+            pools.validate(wanted)
+            conditions = [view.unchanged(keys.meta), view.unchanged(keys.config)]
+            if old and not pools.only_adds(old, new):
+                pools.check_change(old, new, view.blocks)
+                # Whatever makes a block also puts the counter.
+                conditions.append(view.unchanged(keys.counter))
+            with contextlib.suppress(Ambiguous):
+                put = Put(keys.config, write(wanted))
+                if (await self._replica.commit(Change(conditions, [put]))).done:
+                    return
+        raise Contended("the configuration or the blocks changed each time; try again")
+
+    async def drain(self, asked: Drain) -> Drained:
+        """Raises Unknown, Forbidden where the node is seen alive, or its state may serve again."""
+        self._replica.require_synced()
+        view, keys = self._replica.view, self._replica.keys
+        looked_at = [keys.node(asked.node), keys.alive(asked.node), keys.meta, keys.frozen]
+        result: Node | None = None
+
+        def decide(attempt: int) -> Change:
+            nonlocal result
+            old = view.nodes.get(asked.node)
+            if attempt and result is not None and old == result:
+                return Change([view.unchanged(keys.node(asked.node))])
+            result = self._drained(old, asked)
+            conditions = [
+                view.unchanged(keys.node(asked.node)),
+                view.unchanged(keys.alive(asked.node)),
+                view.unchanged(keys.meta),
+            ]
+            if result == old:
+                return Change(conditions)
+            puts = [Put(keys.node(asked.node), write(result))]
+            if asked.fenced:
+                puts.append(Put(keys.counter, write(Counter())))
+            return Change(conditions, puts)
+
+        await self._replica.transact(looked_at, decide)
+        blocks = tuple(block.cidr for block in view.of_node(asked.node))
+        return Drained(state=result.state if result else NodeState.DRAINING, blocks=blocks)
+
+    def _drained(self, node: Node | None, asked: Drain) -> Node:
+        if asked.fenced:
+            return self._fenced(node, asked)
+        if node is None:
+            raise Unknown(f"no node {asked.node}")
+        if node.state is NodeState.FENCED:
+            raise Forbidden(
+                f"node {asked.node} is fenced ({node.fenced_by}); it is active again once it "
+                "registers"
+            )
+        return replace(node, state=NodeState.ACTIVE if asked.undo else NodeState.DRAINING)
+
+    def _fenced(self, node: Node | None, asked: Drain) -> Node:
+        view = self._replica.view
+        if self._replica.frozen:
+            raise Frozen(f"nothing can be fenced now: {self._replica.frozen}")
+        if asked.undo:
+            raise Forbidden("a fence is not undone; the node is active again once it registers")
+        if view.alive(asked.node) and not asked.force:
+            raise Forbidden(
+                f"node {asked.node} is seen alive; switch it off or cut it off first, or --force"
+            )
+        blocks = view.of_node(asked.node)
+        if node is None:
+            if not blocks:
+                raise Unknown(f"no node {asked.node}")
+            node = Node(
+                name=asked.node,
+                uid=blocks[0].uid,
+                epoch=max(block.epoch for block in blocks),
+                boot_id="",
+            )
+        may_serve = node.unconfirmed or (view.config or Config()).settings.unconfirmed_boots
+        if may_serve and not asked.wiped:
+            raise Forbidden(
+                f"node {asked.node} may serve after a boot that nobody confirmed; say --wiped "
+                "if its state is gone"
+            )
+        if node.state is NodeState.FENCED:
+            return replace(node, wiped=node.wiped or asked.wiped)
+        epoch = node.epoch + 1
+        state = NodeState.FENCED
+        return replace(node, state=state, epoch=epoch, fenced_by=asked.by, wiped=asked.wiped)
+
+    async def release_block(self, cidr: IPNetwork, *, mod_revision: int) -> None:
+        """Free a block whose owner has handed it back or is fenced, without the wait.
+
+        Raises Unknown, Stale, Forbidden, Frozen.
+        """
+        self._replica.require_thawed()
+        view, keys = self._replica.view, self._replica.keys
+        key = keys.block(cidr)
+
+        def decide(attempt: int) -> Change:
+            block, entry = view.blocks.get(cidr), view.entry(key)
+            if attempt and entry is None:
+                return Change([view.unchanged(key)])
+            if block is None or entry is None:
+                raise Unknown(f"no block {cidr}")
+            if entry.mod_revision != mod_revision:
+                raise Stale(
+                    f"block {cidr} is at revision {entry.mod_revision}, not {mod_revision}: "
+                    "look again"
+                )
+            node = view.nodes.get(block.node)
+            if block.state is not BlockState.QUARANTINED and not is_fenced(block, node):
+                raise Forbidden(
+                    f"block {cidr} is {block.node}'s, which is not fenced; if that machine is "
+                    f"off: isthmus ipam drain {block.node} --fenced"
+                )
+            conditions = [view.unchanged(key), view.unchanged(keys.node(block.node))]
+            counter = Put(keys.counter, write(Counter()))
+            return Change([*conditions, *self._replica.thawed()], [Delete(key), counter])
+
+        block = view.blocks.get(cidr)
+        node_keys = [keys.node(block.node)] if block else []
+        await self._replica.transact([key, keys.meta, keys.frozen, *node_keys], decide)

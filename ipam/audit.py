@@ -1,0 +1,248 @@
+"""Cluster IPAM at one revision: what contradicts itself, and what one asks to see.  Pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from ipam.calls import Finding, FindingKind, MirroredLease
+from ipam.cluster import Block, BlockState, Config, Node, NodeState
+from ipam.keys import Foreign, Keys, MirrorHead
+from ipam.kv import Listing
+from ipam.pools import within
+from ipam.reclaim import is_fenced
+from ipam.refusals import Invalid
+from ipam.view import HOLDING, View
+from net.address import IPAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A lease as *node* told it."""
+
+    node: str
+    lease: MirroredLease
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """State and mirrors, of one revision."""
+
+    view: View
+    leases: tuple[Lease, ...]
+    heads: dict[str, MirrorHead]
+    foreign: tuple[Foreign, ...]
+
+
+def whole(keys: Keys, listing: Listing) -> Whole:
+    """Sort what stands below `keys.root`."""
+    view = View(keys)
+    state = tuple(entry for entry in listing.entries if entry.key.startswith(keys.state))
+    view.replace(Listing(state, listing.revision))
+    leases, heads, foreign = [], {}, list(view.foreign)
+    for entry in listing.entries:
+        if entry.key.startswith(keys.state):
+            continue
+        match keys.read(entry):
+            case MirroredLease() as lease:
+                leases.append(Lease(node=keys.node_of_lease(entry.key), lease=lease))
+            case MirrorHead() as head:
+                heads[entry.key.removeprefix(keys.mirror(""))] = head
+            case Foreign() as other:
+                foreign.append(other)
+            case _:
+                foreign.append(Foreign(entry.key, "not its place"))
+    return Whole(view=view, leases=tuple(leases), heads=heads, foreign=tuple(foreign))
+
+
+def check(all_: Whole, frozen: str) -> tuple[Finding, ...]:
+    """Return what is wrong; *frozen* says why the replica that asks grants nothing."""
+    findings = [Finding(kind=FindingKind.FROZEN, subject="claims", text=frozen)] if frozen else []
+    findings += [
+        Finding(kind=FindingKind.FOREIGN, subject=one.key, text=f"left alone: {one.why}")
+        for one in all_.foreign
+    ]
+    for parts in (_blocks(all_.view), _overlaps(all_.view), _leases(all_), _nodes(all_)):
+        findings += parts
+    return tuple(findings)
+
+
+def _blocks(view: View) -> Iterator[Finding]:
+    pools = {pool.name: pool for pool in (view.config or Config()).pools}
+    for block in view.blocks.values():
+        subject, node = str(block.cidr), view.nodes.get(block.node)
+        revision = view.unchanged(view.keys.block(block.cidr)).mod_revision
+        if node is None:
+            text = f"held by {block.node}, which has no record; if it is off: isthmus ipam drain"
+            yield Finding(
+                kind=FindingKind.ORPHAN, subject=subject, text=f"{text} {block.node} --fenced"
+            )
+        elif is_fenced(block, node) or block.state is BlockState.QUARANTINED:
+            yield Finding(
+                kind=FindingKind.LEAK,
+                subject=subject,
+                text=f"{block.state}, of {block.node}, which is done with it; freed after its rest",
+                mend=f"release {block.cidr}",
+                mod_revision=revision,
+            )
+        pool = pools.get(block.pool)
+        if pool is None:
+            text = f"of pool {block.pool or 'unknown'}, which is not there"
+            yield Finding(kind=FindingKind.ORPHAN, subject=subject, text=text)
+        elif block.cidr.prefixlen != pool.block_length or not within(block.cidr, pool.cidr):
+            text = f"not a block of pool {pool.name} ({pool.cidr}, blocks of /{pool.block_length})"
+            yield Finding(kind=FindingKind.OVERLAP, subject=subject, text=text)
+
+
+def _overlaps(view: View) -> Iterator[Finding]:
+    """In order of address two that overlap have one before them that reaches into the second."""
+    order = lambda b: (b.cidr.version, int(b.cidr.network_address), b.cidr.prefixlen)  # noqa: E731
+    widest: Block | None = None
+    for block in sorted(view.blocks.values(), key=order):
+        if widest and widest.cidr.overlaps(block.cidr):
+            text = f"overlaps {widest.cidr} of {widest.node}; held by {block.node}"
+            yield Finding(kind=FindingKind.OVERLAP, subject=str(block.cidr), text=text)
+        else:
+            widest = block
+
+
+def _leases(all_: Whole) -> Iterator[Finding]:
+    holders: dict[IPAddress, Lease] = {}
+    for one in all_.leases:
+        for address in one.lease.addresses:
+            first = holders.setdefault(address, one)
+            if first is not one:
+                text = f"held by {_name(first)} and by {_name(one)}"
+                yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
+            block = _block_of(all_.view, address)
+            if block is not None and block.node != one.node:
+                text = f"held by {_name(one)}, in block {block.cidr} of {block.node}"
+                yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
+            elif block is None and _is_of_a_pool(all_.view, address):
+                text = f"held by {_name(one)}, in no block"
+                yield Finding(kind=FindingKind.ORPHAN, subject=str(address), text=text)
+
+
+def _nodes(all_: Whole) -> Iterator[Finding]:
+    view = all_.view
+    for node in view.nodes.values():
+        blocks = view.of_node(node.name)
+        if node.state is NodeState.FENCED:
+            text = (
+                f"fenced by {node.fenced_by or 'nobody named'}, {len(blocks)} blocks not yet freed"
+            )
+            yield Finding(kind=FindingKind.FORGOTTEN, subject=node.name, text=text)
+        elif not view.alive(node.name) and blocks:
+            text = (
+                f"not heard of, and holds {len(blocks)} blocks; if it is off: "
+                f"isthmus ipam drain {node.name} --fenced"
+            )
+            yield Finding(kind=FindingKind.FORGOTTEN, subject=node.name, text=text)
+        head = all_.heads.get(node.name)
+        if blocks and head and (head.uid, head.epoch) != (node.uid, node.epoch):
+            text = f"its mirror is of epoch {head.epoch}, and it is in {node.epoch}"
+            yield Finding(kind=FindingKind.LAG, subject=node.name, text=text)
+
+
+def _block_of(view: View, address: IPAddress) -> Block | None:
+    for pool in (view.config or Config()).pools:
+        if address in pool.cidr:
+            mask = -1 << (pool.cidr.max_prefixlen - pool.block_length)
+            kind = type(pool.cidr)
+            return view.blocks.get(kind((int(address) & mask, pool.block_length)))
+    return None
+
+
+def _is_of_a_pool(view: View, address: IPAddress) -> bool:
+    return any(address in pool.cidr for pool in (view.config or Config()).pools)
+
+
+def _name(one: Lease) -> str:
+    lease = one.lease
+    who = lease.pod or f"{lease.network}/{lease.container_id}/{lease.ifname}"
+    return f"{who} on {one.node}"
+
+
+def show(all_: Whole, what: str, argument: str) -> object:
+    """Return rows that json can write.  Raises Invalid."""
+    match what:
+        case "pools":
+            return [
+                _pool_row(all_.view, pool.name) for pool in (all_.view.config or Config()).pools
+            ]
+        case "blocks":
+            return [_block_row(all_.view, b) for b in all_.view.blocks.values()]
+        case "nodes":
+            return [_node_row(all_.view, node) for node in all_.view.nodes.values()]
+        case "address":
+            return _address(all_, argument)
+        case "pod":
+            return [_lease_row(one) for one in all_.leases if one.lease.pod == argument]
+    raise Invalid(f"show {what!r}: pools, blocks, nodes, address and pod can be shown")
+
+
+def _address(all_: Whole, text: str) -> object:
+    try:
+        address = ip_address(text)
+    except ValueError as exc:
+        raise Invalid(f"{text!r} is not an address") from exc
+    block = _block_of(all_.view, address)
+    return {
+        "address": str(address),
+        "block": _block_row(all_.view, block) if block else None,
+        "leases": [_lease_row(one) for one in all_.leases if address in one.lease.addresses],
+    }
+
+
+def _pool_row(view: View, name: str) -> dict[str, object]:
+    pool = next(one for one in (view.config or Config()).pools if one.name == name)
+    space = view.space(name)
+    return {
+        "name": name,
+        "cidr": str(pool.cidr),
+        "block_length": pool.block_length,
+        "state": pool.state.value,
+        "order": pool.order,
+        "selector": dict(pool.selector),
+        "reservations": [str(one) for one in pool.reservations],
+        "blocks": space.size,
+        "free": space.free,
+    }
+
+
+def _block_row(view: View, block: Block) -> dict[str, object]:
+    return {
+        "cidr": str(block.cidr),
+        "pool": block.pool,
+        "node": block.node,
+        "epoch": block.epoch,
+        "state": block.state.value,
+        "mod_revision": view.unchanged(view.keys.block(block.cidr)).mod_revision,
+    }
+
+
+def _node_row(view: View, node: Node) -> dict[str, object]:
+    blocks = [b for b in view.of_node(node.name) if b.state in HOLDING]
+    return {
+        "name": node.name,
+        "uid": node.uid,
+        "epoch": node.epoch,
+        "state": node.state.value,
+        "alive": view.alive(node.name) is not None,
+        "boot_id": node.boot_id,
+        "addresses": [str(one) for one in node.addresses],
+        "labels": dict(node.labels),
+        "fenced_by": node.fenced_by,
+        "blocks": [str(block.cidr) for block in blocks],
+    }
+
+
+def _lease_row(one: Lease) -> dict[str, object]:
+    lease = one.lease
+    return {
+        "node": one.node,
+        "network": lease.network,
+        "container_id": lease.container_id,
+        "ifname": lease.ifname,
+        "addresses": [str(address) for address in lease.addresses],
+        "pod": lease.pod,
+    }

@@ -1,0 +1,103 @@
+"""Which nodes this replica hears, shown to the others by keys on an etcd lease of its own.
+
+Liveness makes suspicion, never ownership.  One lease for all nodes of a replica: it costs one
+renewal, and goes with the replica; agents then register with another.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from ipam.keys import Alive, write
+from ipam.kv import Ambiguous, Delete, KVError, LeaseGone, Put
+from ipam.replica import Change, Replica
+
+TTL_S = 15
+
+
+class Liveness:
+    """*clock*: monotonic seconds."""
+
+    def __init__(self, replica: Replica, clock: Callable[[], float]) -> None:
+        self._replica = replica
+        self._clock = clock
+        self._lease = 0
+        self._heard: dict[str, float] = {}
+        self._open: dict[str, int] = {}
+        self._mine: dict[str, Alive] = {}
+
+    def heard(self, node: str) -> None:
+        if node in self._mine:
+            self._heard[node] = self._clock()
+
+    @contextmanager
+    def stream(self, node: str) -> Iterator[None]:
+        """Take *node* for alive as long as this is open; when it closes it may be starting anew."""
+        self._open[node] = self._open.get(node, 0) + 1
+        try:
+            yield
+        finally:
+            self._open[node] -= 1
+            if not self._open[node]:
+                del self._open[node]
+
+    def oldest_s(self) -> float:
+        """Return for how long the quietest of the nodes heard here has been quiet."""
+        now = self._clock()
+        quiet = [since for node, since in self._heard.items() if node not in self._open]
+        return max((now - since for since in quiet), default=0.0)
+
+    async def put(self, node: str, alive: Alive) -> Put:
+        """Return the change that shows *node* alive.  Raises KVError."""
+        if not self._lease:
+            self._lease = await self._replica.kv.grant(TTL_S)
+        return Put(self._replica.keys.alive(node), write(alive), self._lease)
+
+    def is_shown(self, node: str, alive: Alive) -> bool:
+        """Tell whether the store has *alive* for *node*, on the lease of this replica."""
+        return (
+            bool(self._lease)
+            and self._mine.get(node) == alive
+            and self._replica.view.alive(node) == alive
+        )
+
+    def registered(self, node: str, alive: Alive) -> None:
+        self._mine[node] = alive
+        self._heard[node] = self._clock()
+
+    def lease_gone(self) -> None:
+        self._lease = 0
+
+    async def renew(self) -> None:
+        """Keep the lease, or show all that are heard anew; drop who is not.  Raises KVError."""
+        for node in [node for node, since in self._heard.items() if self._is_quiet(node, since)]:
+            await self._drop(node)
+        if self._lease and not await self._replica.kv.keep_alive(self._lease):
+            self._lease = 0
+        for node, alive in list(self._mine.items()):
+            if self._lease and self._replica.view.alive(node) is not None:
+                continue
+            await self._show(node, alive)
+
+    def _is_quiet(self, node: str, since: float) -> bool:
+        return node not in self._open and self._clock() - since > TTL_S
+
+    async def _show(self, node: str, alive: Alive) -> None:
+        """Put the key where there is none: another replica may hear the node by now."""
+        key = self._replica.keys.alive(node)
+        put = await self.put(node, alive)
+        try:
+            await self._replica.commit(Change([self._replica.view.unchanged(key)], [put]))
+        except (LeaseGone, Ambiguous):
+            self._lease = 0
+
+    async def _drop(self, node: str) -> None:
+        alive = self._mine.pop(node)
+        del self._heard[node]
+        if self._replica.view.alive(node) != alive:
+            return
+        key = self._replica.keys.alive(node)
+        try:
+            await self._replica.commit(Change([self._replica.view.unchanged(key)], [Delete(key)]))
+        except KVError:
+            # It goes with the lease, at the latest.
+            return

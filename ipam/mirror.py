@@ -1,0 +1,74 @@
+"""The leases of all nodes as they were told, written behind; nothing is decided by them."""
+
+import contextlib
+from collections.abc import Iterator
+from itertools import islice
+
+from ipam.calls import Mirror
+from ipam.keys import MirrorHead, write
+from ipam.kv import Ambiguous, Delete, Put, Unchanged
+from ipam.pools import name
+from ipam.refusals import Contended, Stale
+from ipam.replica import TRIES, Change, Replica
+
+# Of etcd's 128 operations in one transaction, one is the head.
+AT_ONCE = 100
+
+
+class Mirrors:
+    """Sequences of one store of a node only grow, so a late message changes nothing."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+
+    async def put(self, asked: Mirror) -> int:
+        """Store what *asked* says; return how far the mirror is now.
+
+        Raises Stale for a node that is not who is registered, Contended, KVError.
+        """
+        name(asked.node, "node name")
+        node = self._replica.view.nodes.get(asked.node)
+        if node is None or (node.uid, node.epoch) != (asked.uid, asked.epoch):
+            raise Stale(f"node {asked.node} is not registered with this store and epoch")
+        for _ in range(TRIES):
+            # Ambiguous: the head, read again, says how it went.
+            with contextlib.suppress(Ambiguous):
+                if (stored := await self._try(asked)) is not None:
+                    return stored
+        raise Contended(f"the mirror of {asked.node} is written by another call; try again")
+
+    async def _try(self, asked: Mirror) -> int | None:
+        replica, keys = self._replica, self._replica.keys
+        entry = await replica.kv.get(keys.mirror(asked.node))
+        head = keys.read(entry) if entry else None
+        so_far = head if isinstance(head, MirrorHead) and head.uid == asked.uid else None
+        if so_far and so_far.sequence >= asked.sequence:
+            return so_far.sequence
+        revision = entry.mod_revision if entry else 0
+        changes = await self._changes(asked)
+        done = MirrorHead(asked.uid, asked.epoch, asked.sequence)
+        # The sequence comes with the last part; before, the head only keeps others out.
+        part_done = so_far or MirrorHead(asked.uid, asked.epoch, 0)
+        while True:
+            part = list(islice(changes, AT_ONCE))
+            last = len(part) < AT_ONCE
+            put = Put(keys.mirror(asked.node), write(done if last else part_done))
+            condition = Unchanged(keys.mirror(asked.node), revision)
+            outcome = await replica.commit(Change([condition], [*part, put]))
+            if not outcome.done:
+                return None
+            if last:
+                return asked.sequence
+            revision = outcome.revision
+
+    async def _changes(self, asked: Mirror) -> Iterator[Put | Delete]:
+        """Return one change for each key, of a whole mirror also for what is to go."""
+        keys = self._replica.keys
+        changes: dict[str, Put | Delete] = {}
+        if asked.whole:
+            listing = await self._replica.kv.list(keys.leases(asked.node))
+            changes = {entry.key: Delete(entry.key) for entry in listing.entries}
+        for lease in asked.leases:
+            key = keys.lease(asked.node, lease)
+            changes[key] = Delete(key) if lease.gone else Put(key, write(lease))
+        return iter(changes.values())

@@ -1,0 +1,138 @@
+"""What a node that registers finds: its epoch, which of its blocks are still its own.  Pure.
+
+A node that misses a record that only its own word or a fence could have ended has found a store
+that went back: claims freeze, and it writes again what is its own, where nothing stands.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from ipam.calls import Held, Register
+from ipam.cluster import Block, BlockState, Meta, Node, NodeState
+from ipam.keys import Alive
+from ipam.refusals import Forbidden, SecondBoot
+from net.address import IPNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the store has about the one that registers; *blocks* are all, by range."""
+
+    meta: Meta
+    node: Node | None
+    alive: Alive | None
+    counter: int
+    blocks: Mapping[IPNetwork, Block]
+    unconfirmed_boots: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """*node* as it shall be, *blocks* to put; *freeze*: why the store cannot be the one it was.
+
+    *keep*: what stands under the node's name is another's, and is not overwritten.
+    """
+
+    node: Node
+    keep: bool
+    blocks: tuple[Block, ...]
+    lost: tuple[IPNetwork, ...]
+    freeze: str
+
+
+def plan(asked: Register, known: Known) -> Plan:
+    """Raises SecondBoot, Forbidden."""
+    forgiven = asked.generation in known.meta.previous
+    node, reasons = _node(asked, known)
+    if asked.generation and asked.generation != known.meta.generation:
+        reasons.append(f"remembers generation {asked.generation}, not {known.meta.generation}")
+    elif asked.counter > known.counter:
+        reasons.append(f"remembers {asked.counter} claims, and the store {known.counter}")
+    put: list[Block] = []
+    lost: list[IPNetwork] = []
+    for held in asked.blocks:
+        if (block := known.blocks.get(held.cidr)) is None:
+            mine, why = _missing(held, node, known)
+        else:
+            mine, why = _there(held, block, node)
+        if mine is None:
+            lost.append(held.cidr)
+        elif mine != block:
+            put.append(mine)
+        if why:
+            reasons.append(why)
+    freeze = "" if forgiven or not reasons else f"node {asked.node} {'; '.join(reasons)}"
+    former = known.node
+    keep = bool(freeze) and former is not None and former.uid != node.uid
+    return Plan(node=node, keep=keep, blocks=tuple(put), lost=tuple(lost), freeze=freeze)
+
+
+def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
+    fields = Node(
+        name=asked.node,
+        uid=asked.uid,
+        epoch=max(asked.epoch, 1),
+        boot_id=asked.boot_id,
+        addresses=asked.addresses,
+        labels=asked.labels,
+        unconfirmed=known.unconfirmed_boots,
+    )
+    node, alive = known.node, known.alive
+    if node is None:
+        return fields, ["misses its own record"] if asked.epoch else []
+    if alive and (alive.uid, alive.boot_id) != (asked.uid, asked.boot_id):
+        raise SecondBoot(
+            f"node {asked.node} is alive with store {alive.uid} in boot {alive.boot_id}; "
+            f"store {asked.uid} in boot {asked.boot_id} is another: a copied disk, a name used "
+            "twice, or a node that was started again within the last seconds"
+        )
+    reasons = []
+    if asked.epoch > node.epoch:
+        reasons.append(f"has epoch {asked.epoch}, above the store's {node.epoch}")
+    if node.uid != asked.uid:
+        return _another(fields, node, known), reasons
+    state = NodeState.ACTIVE if node.state is NodeState.FENCED else node.state
+    epoch = max(node.epoch, asked.epoch)
+    unconfirmed = node.unconfirmed or known.unconfirmed_boots
+    return replace(fields, epoch=epoch, state=state, unconfirmed=unconfirmed), reasons
+
+
+def _another(fields: Node, node: Node, known: Known) -> Node:
+    """Let another store have the name, if what the former one held is none of its."""
+    holding = any(b.node == node.name and b.epoch >= node.epoch for b in known.blocks.values())
+    if holding and node.state is not NodeState.FENCED:
+        raise Forbidden(
+            f"node {node.name} is known with another store ({node.uid}), which holds blocks; if "
+            f"that machine is off or was installed anew: isthmus ipam drain {node.name} --fenced"
+        )
+    return replace(fields, epoch=max(node.epoch, fields.epoch) + 1)
+
+
+def _missing(held: Held, node: Node, known: Known) -> tuple[Block | None, str]:
+    if held.state is BlockState.DRAINING or held.epoch < node.epoch:
+        return None, ""
+    why = f"misses its block {held.cidr}"
+    if any(held.cidr.overlaps(other) for other in known.blocks):
+        return None, why
+    mine = Block(
+        cidr=held.cidr,
+        pool=held.pool,
+        node=node.name,
+        uid=node.uid,
+        epoch=node.epoch,
+        nonce="",
+    )
+    return mine, why
+
+
+def _there(held: Held, block: Block, node: Node) -> tuple[Block | None, str]:
+    if block.node != node.name or block.uid not in (node.uid, ""):
+        legitimate = held.epoch < node.epoch or held.state is BlockState.DRAINING
+        return None, "" if legitimate else f"finds its block {held.cidr} with {block.node}"
+    if block.epoch < node.epoch or not block.uid:
+        # Fenced, and back before the block was freed: it never was anybody else's.
+        if held.state is BlockState.DRAINING:
+            return None, ""
+        active = BlockState.ACTIVE
+        return replace(block, uid=node.uid, epoch=node.epoch, state=active), ""
+    return (None if block.state is BlockState.QUARANTINED else block), ""
