@@ -33,12 +33,14 @@ LEADER_WANTED: Metadata = (("hasleader", "true"),)
 OPTIONS = (
     ("grpc.keepalive_time_ms", 6_000),
     ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.http2.ping_timeout_ms", 3_000),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),  # whether a write was sent is for us to know
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -121,19 +123,22 @@ class Member:
         self._retired = True
         await self._close_if_done()
 
-    async def connected(self, within_s: float) -> None:
-        """Wait for a connection; where one was just refused, leave it to the call to say why.
+    async def connect(self, within_s: float) -> Failure | None:
+        """Have a connection, or say why there is none.
 
-        Raises TimeoutError.  A call sent on a connection in the making and ended by its deadline
-        would not tell whether it was sent.
+        A call sent while its connection is still in the making, and then failed, would not tell
+        whether it was sent.
         """
         state = self.channel.get_state(try_to_connect=True)
         if state is grpc.ChannelConnectivity.READY:
-            return
-        async with asyncio.timeout(within_s):
-            while state not in _SETTLED:
-                await self.channel.wait_for_state_change(state)
-                state = self.channel.get_state(try_to_connect=True)
+            return None
+        try:
+            # What this read answers does not matter; that it is answered does.
+            await self.kv.Range(rpc.RangeRequest(key=b"\0"), timeout=within_s)
+        except grpc.aio.AioRpcError as exc:
+            if exc.code() in _UNANSWERED:
+                return Failure(self.target, exc.code(), exc.details() or "", is_sent=False)
+        return None
 
     async def _close_if_done(self) -> None:
         if self._retired and self._users == 0:
@@ -194,14 +199,9 @@ class Members:
 
     async def _attempt(self, member: Member, call: Call[T]) -> T | Failure:
         """One call to one member; a second one with a new token where the first was stale."""
-        try:
-            await member.connected(self.config.timeout_s)
-        except TimeoutError:
-            return Failure(
-                member.target,
-                grpc.StatusCode.UNAVAILABLE,
-                f"no connection within {self.config.timeout_s:g} s",
-            )
+        unconnected = await member.connect(self.config.timeout_s)
+        if unconnected is not None:
+            return unconnected
         token = ""
         for _ in range(2):
             try:
@@ -281,11 +281,7 @@ class Refused(KVError):
         self.failure = failure
 
 
-_SETTLED = (
-    grpc.ChannelConnectivity.READY,
-    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
-    grpc.ChannelConnectivity.SHUTDOWN,
-)
+_UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def _split(endpoint: str) -> tuple[str, str]:

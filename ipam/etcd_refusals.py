@@ -28,14 +28,17 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What one member answered, or was answered in its place."""
+    """What one member answered, or gRPC in its place; *is_sent* False: it never got the call."""
 
     endpoint: str
     code: StatusCode
     details: str
+    is_sent: bool = True
 
     @property
     def meaning(self) -> Meaning:
+        if not self.is_sent:
+            return Meaning.UNSENT
         if self.code is StatusCode.UNAUTHENTICATED or any(
             text in self.details for text in _STALE_TOKEN
         ):
@@ -98,17 +101,17 @@ _STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
 # Refused by the transport before the request left, or by the member before it was proposed.
 _UNSENT = (
     "failed to connect to all addresses",
-    "DNS resolution failed",
-    "no connection",
     "etcdserver: no leader",
     "etcdserver: too many requests",
     "etcdserver: rpc not supported for learner",
     "etcdserver: corrupt cluster",
 )
 
+# The first that fits.  Parts of TLS errors are gRPC's and BoringSSL's words.
 _EXPLAINED = (
     ("Connection refused", "nothing listens there"),
     ("DNS resolution failed", "its name is not known"),
+    ("errors resolving", "its name is not known"),
     (
         "CERTIFICATE_VERIFY_FAILED: certificate has expired",
         "its certificate has expired, by this machine's clock",
@@ -121,9 +124,13 @@ _EXPLAINED = (
         "Hostname Verification Check failed",
         "its certificate is for another name than the endpoint's",
     ),
-    ("WRONG_VERSION_NUMBER", "it does not speak TLS; is the endpoint http:// rather than https://"),
-    ("no connection", "it takes no connection in time"),
-    ("Ssl handshake failed", "TLS fails; does it accept our client certificate"),
+    ("Unwrap failed", "it refuses our client certificate, or wants one and none is configured"),
+    ("Failed to create security handshaker", "the CA file, certificate or key is not usable PEM"),
+    ("Handshake read failed (Socket closed)", "it does not speak TLS; is it an http:// endpoint"),
+    ("WRONG_VERSION_NUMBER", "it does not speak TLS; is it an http:// endpoint"),
+    ("Handshake read failed", "it takes no connection in time"),
+    ("before receiving SETTINGS", "it takes no connection in time"),
+    ("Socket closed", "it closed the connection, as a member with TLS does to http:// endpoints"),
     ("authentication failed", "it does not know this user and password"),
     ("user name is empty", "it wants a user and a password, and none is configured"),
     ("permission denied", "the user, or the client certificate, has no right to these keys"),
