@@ -74,6 +74,7 @@ class LazyGroup(click.Group):
         "doctor": "cli.doctor:doctor",
         "demo": "cli.demo:demo",
         "agent": "cli.agent:agent",
+        "ipamd": "cli.ipamd:ipamd",
         "completion": "cli.completion:completion",
     },
     context_settings={"help_option_names": ["-h", "--help"]},

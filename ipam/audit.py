@@ -1,7 +1,7 @@
 """Cluster IPAM at one revision: what contradicts itself, and what one asks to see.  Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 
 from ipam.calls import Finding, FindingKind, MirroredLease
@@ -173,11 +173,13 @@ def show(all_: Whole, what: str, argument: str) -> object:
             return [_block_row(all_.view, b) for b in all_.view.blocks.values()]
         case "nodes":
             return [_node_row(all_.view, node) for node in all_.view.nodes.values()]
+        case "settings":
+            return asdict((all_.view.config or Config()).settings)
         case "address":
             return _address(all_, argument)
         case "pod":
             return [_lease_row(one) for one in all_.leases if one.lease.pod == argument]
-    raise Invalid(f"show {what!r}: pools, blocks, nodes, address and pod can be shown")
+    raise Invalid(f"show {what!r}: pools, blocks, nodes, settings, address and pod can be shown")
 
 
 def _address(all_: Whole, text: str) -> object:

@@ -97,6 +97,10 @@ def _admin(who: Who) -> None:
         raise NotAllowed(f"{who.name} is no administrator: use a certificate of {ADMIN}")
 
 
+class CannotListen(IPAMError):
+    """The address is in use, or none of this host's."""
+
+
 class Edge:
     """Every call of the service, for whoever its certificate says."""
 
@@ -218,6 +222,15 @@ def make_server(edge: Edge, health: Health, *, max_calls: int) -> aio.Server:
     server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
     server.add_generic_rpc_handlers((_handlers(edge), health.handlers()))
     return server
+
+
+def bind(server: aio.Server, address: str, credentials: Any) -> int:
+    """The port at which *server* will listen.  Raises CannotListen."""
+    try:
+        port: int = server.add_secure_port(address, credentials)
+    except RuntimeError as exc:
+        raise CannotListen(f"cannot listen at {address}: {exc}") from exc
+    return port
 
 
 def _handlers(edge: Edge) -> Any:

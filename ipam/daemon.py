@@ -1,0 +1,108 @@
+"""One replica of ipamd, from its configuration to its leave."""
+
+import asyncio
+import logging
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ipam.authority import Authority
+from ipam.daemon_config import DaemonConfig
+from ipam.daemon_metrics import serve
+from ipam.errors import IPAMError
+from ipam.etcd import EtcdKV
+from ipam.health import Health
+from ipam.kv import KV
+from ipam.memory import DaemonMemory
+from ipam.server import Edge, bind, make_server, server_credentials
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+Tell = Callable[[str], None]
+
+
+def main(config: DaemonConfig, tell: Tell) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit status: 0, or 1 for trouble.
+
+    *tell* says to whoever started us how we are, as sd_notify(3) does.
+    """
+    try:
+        asyncio.run(_run(config, tell))
+    except (IPAMError, OSError) as exc:
+        log.error("ipamd cannot run", extra={"error": str(exc)})
+        return 1
+    return 0
+
+
+async def _run(config: DaemonConfig, tell: Tell) -> None:
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    kv = EtcdKV(config.etcd())
+    try:
+        await Daemon(config, kv, tell).run(stopping)
+    finally:
+        await kv.close()
+
+
+class Daemon:
+    """The edge, the authority behind it, and what is told of them."""
+
+    def __init__(self, config: DaemonConfig, kv: KV, tell: Tell = lambda text: None) -> None:
+        self._config = config
+        self._tell = tell
+        self._authority = Authority(
+            kv,
+            cluster=config.cluster,
+            memory=DaemonMemory(config.memory),
+            clock=time.monotonic,
+            random=random.Random(),
+        )
+        self._edge = Edge(self._authority)
+        self._health = Health()
+        self.port = 0
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Serve until *stopping*, then drain.  Raises BadCredentials, CannotListen, OSError."""
+        config = self._config
+        credentials = server_credentials(config.tls)
+        server = make_server(self._edge, self._health, max_calls=config.max_calls)
+        self.port = bind(server, config.listen, credentials)
+        if config.metrics_address:
+            serve(config.metrics_address, self._authority.counts)
+        await server.start()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                work = [tasks.create_task(self._authority.run()), tasks.create_task(self._look())]
+                self._tell(f"READY=1\nSTATUS=serving {config.listen}")
+                log.info("serving", extra={"listen": config.listen, "port": self.port})
+                await stopping.wait()
+                await self._leave(server)
+                for task in work:
+                    task.cancel()
+        finally:
+            await server.stop(0)
+        log.info("stopped")
+
+    async def _leave(self, server: Any) -> None:
+        """Send nodes to another replica, and let calls in work end."""
+        self._tell("STOPPING=1")
+        log.info("leaving", extra={"at_most_s": self._config.drain_s})
+        await self._health.set(serving=False)
+        self._edge.leave()
+        await server.stop(self._config.drain_s)
+
+    async def _look(self) -> None:
+        """Say healthy while this replica follows the store, and not until then."""
+        said = False
+        while True:
+            synced = self._authority.replica.synced
+            if synced != said:
+                log.info("following the store" if synced else "the store is lost")
+                await self._health.set(serving=synced)
+                said = synced
+            await asyncio.sleep(_LOOK_S)
