@@ -43,8 +43,12 @@ class Administration:
             if asked.recover:
                 return self._recovery(fresh)
             made = meta is None and view.entry(keys.meta) is None
-            if made and self._replica.remembered_generation:
-                raise Forbidden(f"{self._replica.frozen}; to go on with what is there: --recover")
+            known = self._replica.generations | {self._replica.remembered_generation} - {""}
+            if made and known:
+                raise Forbidden(
+                    f"the store is empty, and was not: generation {', '.join(sorted(known))} is "
+                    "remembered; to go on with it as it is: --recover"
+                )
             if not made and not asked.if_new:
                 raise AlreadyThere("the generation is there; to end a freeze: --recover")
             new = Meta(generation=fresh)
@@ -53,7 +57,7 @@ class Administration:
 
         await self._replica.transact([keys.meta, keys.frozen], decide)
         if made:
-            self._replica.trust()
+            await self._replica.trust()
         return Initialized(generation=view.meta.generation if view.meta else fresh, made=made)
 
     def _recovery(self, fresh: str) -> Change:

@@ -8,10 +8,11 @@ new generation that names the old one.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from ipam.cluster import Meta, NodeState
+from ipam.errors import StoreUnavailable
 from ipam.feed import Feed
 from ipam.keys import Freeze, Keys, write
 from ipam.kv import (
@@ -70,6 +71,7 @@ class Replica:
         self._memory = memory
         self._remembered = memory.load()
         self._kept = self._remembered
+        self._keeping = asyncio.Lock()
         self._cluster_id = 0
         self._doubt = ""
         # Of a replica without memory: the revision it began at, and who has spoken since.
@@ -99,15 +101,8 @@ class Replica:
     def remembered_generation(self) -> str:
         return self._remembered.generation if self._remembered else ""
 
-    async def doubt(self, why: str) -> None:
-        """Freeze claims, here at once, and everywhere once the store has the key."""
-        if not self._doubt:
-            log.error("claims are frozen: %s", why)
-        self._doubt = self._doubt or why
-        await self.spread_doubt()
-
     async def spread_doubt(self) -> None:
-        """Write the frozen key, if it is not there; without it this replica alone is frozen."""
+        """Freeze claims everywhere, if they are here; without the key this replica alone is."""
         if not self._doubt or self.view.entry(self.keys.frozen) is not None:
             return
         put = Put(self.keys.frozen, write(Freeze(self._doubt)))
@@ -119,44 +114,66 @@ class Replica:
     def has_spoken(self, node: str) -> None:
         """A node has registered, and what it remembers is in the store."""
         self._spoken.add(node)
-        self._judge()
+        self._learn()
 
-    def trust(self) -> None:
-        """An operator says that the store is right as it is now."""
+    async def trust(self) -> None:
+        """An operator says that the store is right as it is now.  Raises NotReady."""
         self._doubt = ""
         self._remembered = self._seen(self.view.meta) if self.view.meta else None
+        await self._remember()
 
     async def keep_memory(self) -> None:
-        """Make durable what was seen.  Raises StoreUnavailable."""
-        remembered = self._remembered
-        if remembered is not None and remembered != self._kept:
-            await asyncio.to_thread(self._memory.keep, remembered)
-            self._kept = remembered
+        """Make durable what was seen; calls that wait together share one write.
 
-    def _judge(self) -> None:
-        """Compare what is seen with what is remembered; remember more if they agree."""
+        Raises StoreUnavailable.
+        """
+        async with self._keeping:
+            remembered = self._remembered
+            if remembered is not None and remembered != self._kept:
+                await asyncio.to_thread(self._memory.keep, remembered)
+                self._kept = remembered
+
+    def _judge(self, floor: Remembered | None) -> None:
+        """Compare a list with *floor*, what was remembered when it was asked for."""
+        meta = self.view.meta
+        seen = self._seen(meta or Meta(generation=""))
+        recovered = floor and meta and floor.generation in meta.previous
+        if floor and not recovered and (why := _difference(floor, seen)):
+            self._distrust(why)
+        self._learn()
+
+    def _learn(self) -> None:
+        """Remember what the view has, if the store is trusted, or since it is again."""
         meta, old = self.view.meta, self._remembered
         if old is None:
             moved = self.view.entry(self.keys.counter)
             others_grant = moved is not None and moved.mod_revision > self._began
             if meta and not self._doubt and (others_grant or not self._silent()):
                 self._remembered = self._seen(meta)
-            return
-        if meta and old.generation in meta.previous:
+        elif meta and old.generation in meta.previous:
             self._doubt = ""
             self._remembered = self._seen(meta)
-        elif why := _difference(old, self._seen(meta or Meta(generation=""))):
-            if not self._doubt:
-                log.error("claims are frozen: %s", why)
-            self._doubt = self._doubt or why
-        elif meta and not self._doubt:
-            self._remembered = self._seen(meta)
+        elif meta is None or meta.generation != old.generation:
+            found = meta.generation if meta else "none"
+            self._distrust(f"the store's generation is {found}, and was {old.generation}")
+        elif not self._doubt:
+            seen = self._seen(meta)
+            self._remembered = replace(
+                seen,
+                revision=max(seen.revision, old.revision),
+                counter=max(seen.counter, old.counter),
+            )
+
+    def _distrust(self, why: str) -> None:
+        if not self._doubt:
+            log.error("claims are frozen: %s", why)
+        self._doubt = self._doubt or why
 
     def _seen(self, meta: Meta) -> Remembered:
         return Remembered(
             cluster_id=self._cluster_id,
             generation=meta.generation,
-            revision=self.view.revision,
+            revision=self.view.highest,
             counter=self.view.counter,
         )
 
@@ -207,11 +224,20 @@ class Replica:
                 fresh = True
                 continue
             if outcome.done:
+                await self._remember()
                 return outcome.revision
             self.tally.conflicts += 1
             await self.refresh(concerned)
             fresh = True
         raise Contended(f"others were quicker {TRIES} times; try again in a moment")
+
+    async def _remember(self) -> None:
+        """Nothing is answered that this replica could forget; raises NotReady."""
+        self._learn()
+        try:
+            await self.keep_memory()
+        except StoreUnavailable as exc:
+            raise NotReady(f"this ipamd cannot remember what it did: {exc}") from exc
 
     async def commit(self, change: Change) -> Outcome:
         """Try one transaction, and take note of what it did.  Raises Frozen, KVError."""
@@ -223,8 +249,7 @@ class Replica:
         ):
             self.synced = False
             why = f"the store's revision went back from {floor} to {outcome.revision}"
-            log.error("claims are frozen: %s", why)
-            self._doubt = self._doubt or why
+            self._distrust(why)
             raise Frozen(why)
         if outcome.done:
             for one in change.changes:
@@ -262,6 +287,7 @@ class Replica:
 
     async def resync(self) -> None:
         """Begin to follow a store, perhaps another than before.  Raises KVError."""
+        floor = self._remembered
         self._cluster_id = (await self.kv.identity()).cluster_id
         listing = await self.kv.list(self.keys.state)
         back = listing.revision < self.view.highest
@@ -270,7 +296,7 @@ class Replica:
             self.feed.restart()
         if self._began == 0:
             self._began = listing.revision
-        self._judge()
+        self._judge(floor)
         self.synced = True
         await self.spread_doubt()
 
@@ -285,7 +311,7 @@ class Replica:
         for event in batch.events:
             self.feed.note(self.view.apply(event))
         self.view.caught_up(batch.revision)
-        self._judge()
+        self._learn()
 
     async def follow(self) -> None:
         """Keep the view up to date until cancelled."""
