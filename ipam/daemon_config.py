@@ -10,7 +10,7 @@ from net import settings
 from net.settings import ConfigError, LogFormat, LogLevel
 
 if TYPE_CHECKING:
-    from ipam.etcd_members import EtcdConfig
+    from ipam.etcd_config import EtcdConfig
 
 DEFAULT_PATH = Path("/etc/isthmus/ipamd.toml")
 
@@ -52,7 +52,7 @@ class DaemonConfig:
 
     def etcd(self) -> "EtcdConfig":
         """Where etcd is.  Raises ValueError where the keys contradict each other."""
-        from ipam.etcd_members import EtcdConfig
+        from ipam.etcd_config import EtcdConfig
 
         return EtcdConfig(
             endpoints=self.etcd_endpoints,

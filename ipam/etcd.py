@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 import grpc
 from aetcd import rpc
 
+from ipam.etcd_config import EtcdConfig
 from ipam.etcd_members import (
-    LEADER_WANTED,
-    EtcdConfig,
     Member,
     Members,
     Metadata,
@@ -122,9 +121,7 @@ class EtcdKV:
 
     async def keep_alive(self, lease: int) -> bool:
         async def once(member: Member, metadata: Metadata) -> Any:
-            stream = member.lease.LeaseKeepAlive(
-                timeout=self._config.timeout_s, metadata=metadata + LEADER_WANTED
-            )
+            stream = member.lease.LeaseKeepAlive(timeout=self._config.timeout_s, metadata=metadata)
             try:
                 await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
                 return _received(await stream.read())
@@ -172,8 +169,10 @@ class EtcdKV:
     async def _stream(self, prefix: str, place: "_Place") -> AsyncGenerator[Batch, None]:
         """One stream on one member, until it ends; *place* moves with what was yielded."""
         member, metadata = await self._whereabouts(prefix, place)
+        if member.is_retired:
+            return  # new certificates since; its channel may be closed
         async with member.used():
-            stream = member.watch.Watch(metadata=metadata + LEADER_WANTED)
+            stream = member.watch.Watch(metadata=metadata)
             try:
                 await stream.write(_watch_request(prefix, place.after))
                 pending: list[Event] = []

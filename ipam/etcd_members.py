@@ -1,7 +1,8 @@
 """The members of an etcd cluster as channels: failover, TLS, tokens, deadlines.
 
 A call goes to the member that answered last, and on to the next where that one surely did
-nothing; each member is asked once, so a call ends after *timeout_s* for each at the latest.
+nothing.  Each is asked once, and during an election again for *timeout_s*; so a call ends after
+that much for each member, and once more, at the latest.
 """
 
 import asyncio
@@ -10,14 +11,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import grpc
 from aetcd import rpc
 from aetcd.rpc import rpc_pb2_grpc
 
+from ipam.etcd_config import EtcdConfig
 from ipam.etcd_refusals import Failure, Meaning
 from ipam.kv import Ambiguous, KVError, KVUnavailable
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 Metadata = tuple[tuple[str, str], ...]
 Call = Callable[["Member", Metadata], Awaitable[T]]
 
-# A stream ends, or is not begun, where its member has lost the leader: without it, a member that
-# is cut off from the others would go on in silence.
+# A member without a leader refuses at once, and ends its streams.  Without this, one that is cut
+# off from the others leaves writes in doubt and goes on with watches in silence.
 LEADER_WANTED: Metadata = (("hasleader", "true"),)
 
 # etcd allows a client's pings every 5 s; an idle watch on a dead peer ends after both together.
@@ -46,51 +46,6 @@ OPTIONS = (
 
 # How often files are looked at for a change.
 FILES_CHECK_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EtcdConfig:
-    """Where etcd is and who we are there.
-
-    *endpoints* are http:// or https:// URLs of members.  https needs *ca* (PEM), and may have
-    *cert* with *key*; all three are read again when they change.  *username* needs a
-    *password_file*, whose first line counts.  *timeout_s* is for one call to one member.
-    *prefix* is one that the user may read.  Raises ValueError.
-    """
-
-    endpoints: tuple[str, ...]
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
-    username: str = ""
-    password_file: Path | None = None
-    timeout_s: float = 3.0
-    prefix: str = "/isthmus/v1/"
-
-    def __post_init__(self) -> None:
-        if not self.endpoints:
-            raise ValueError("etcd needs at least one endpoint, as https://10.0.0.1:2379")
-        schemes = {_split(endpoint)[0] for endpoint in self.endpoints}
-        if len(schemes) > 1:
-            raise ValueError(f"etcd endpoints must be all http or all https: {self.endpoints}")
-        if "https" in schemes and self.ca is None:
-            raise ValueError("https endpoints of etcd need the CA file of their certificates")
-        if "http" in schemes and (self.ca or self.cert or self.key):
-            raise ValueError("certificates are for https endpoints of etcd; these are http")
-        if (self.cert is None) != (self.key is None):
-            raise ValueError("a client certificate for etcd needs both the certificate and its key")
-        if bool(self.username) != (self.password_file is not None):
-            raise ValueError("a user of etcd needs both a name and a password file")
-        if not self.timeout_s > 0:
-            raise ValueError(f"etcd's time limit must be above 0 s, not {self.timeout_s:g}")
-
-    @property
-    def is_tls(self) -> bool:
-        return self.ca is not None
-
-    @property
-    def targets(self) -> tuple[str, ...]:
-        return tuple(_split(endpoint)[1] for endpoint in self.endpoints)
 
 
 class Member:
@@ -118,6 +73,10 @@ class Member:
         finally:
             self._users -= 1
             await self._close_if_done()
+
+    @property
+    def is_retired(self) -> bool:
+        return self._retired
 
     async def retire(self) -> None:
         self._retired = True
@@ -160,8 +119,10 @@ class Members:
         self._members: list[Member] = []
         self._stamp: object = None
         self._checked = float("-inf")
+        self._chance = chance
         self._preferred = int(chance() * len(config.endpoints))
-        self._token = ""
+        self._token: str | None = None  # "": authentication is not enabled
+        self._is_closed = False
         self._authenticating = asyncio.Lock()
 
     async def read(self, call: Call[T]) -> T:
@@ -173,11 +134,24 @@ class Members:
         return await self._ask(call, may_repeat=False)
 
     async def close(self) -> None:
+        self._is_closed = True
         members, self._members = self._members, []
         for member in members:
             await member.channel.close()
 
     async def _ask(self, call: Call[T], *, may_repeat: bool) -> T:
+        deadline = self._clock() + self.config.timeout_s
+        turn = 1
+        while isinstance(answer := await self._round(call, may_repeat), _NoAnswer):
+            wait_s = backoff_s(turn, self._chance)
+            if not answer.is_passing or self._clock() + wait_s > deadline:
+                raise KVUnavailable(f"no etcd member answered: {answer.reasons}")
+            await asyncio.sleep(wait_s)
+            turn += 1
+        return answer
+
+    async def _round(self, call: Call[T], may_repeat: bool) -> "T | _NoAnswer":
+        """Each member once, the preferred first; one that fails is not preferred again."""
         failures = []
         members = await self._current()
         first = self._preferred
@@ -188,47 +162,57 @@ class Members:
             if not isinstance(answer, Failure):
                 self._preferred = number
                 return answer
-            if self._preferred == number:
-                self._preferred = (number + 1) % len(members)
             if answer.meaning in (Meaning.FINAL, Meaning.TOKEN):
                 raise Refused(answer)
+            if self._preferred == number:
+                self._preferred = (number + 1) % len(members)
             if answer.meaning is Meaning.LOST and not may_repeat:
                 raise Ambiguous(f"etcd at {answer.reason}; the answer to a write was lost")
-            failures.append(answer.reason)
-        raise KVUnavailable(f"no etcd member answered: {'; '.join(failures)}")
+            failures.append(answer)
+        return _NoAnswer(tuple(failures))
 
     async def _attempt(self, member: Member, call: Call[T]) -> T | Failure:
         """One call to one member; a second one with a new token where the first was stale."""
         unconnected = await member.connect(self.config.timeout_s)
         if unconnected is not None:
             return unconnected
-        token = ""
+        token: str | None = None
         for _ in range(2):
+            renewed = await self._token_other_than(token, member)
+            if isinstance(renewed, Failure):
+                return renewed
+            token = renewed
             try:
-                token = await self._token_other_than(token, member)
-                return await call(member, (("token", token),) if token else ())
+                metadata = (("token", token),) if token else ()
+                return await call(member, LEADER_WANTED + metadata)
             except grpc.aio.AioRpcError as exc:
                 failure = Failure(member.target, exc.code(), exc.details() or "")
             if failure.meaning is not Meaning.TOKEN or not self.config.username:
                 break
         return failure
 
-    async def _token_other_than(self, stale: str, member: Member) -> str:
+    async def _token_other_than(self, stale: str | None, member: Member) -> str | Failure:
         """The token of all calls; where that is *stale*, a new one, fetched once for all."""
-        if not self.config.username or (self._token and self._token != stale):
-            return self._token
-        async with self._authenticating:
-            if not self._token or self._token == stale:
-                self._token = await self._authenticate(member)
-            return self._token
+        if not self.config.username:
+            return ""
+        try:
+            async with asyncio.timeout(self.config.timeout_s), self._authenticating:
+                if self._token is None or self._token == stale:
+                    self._token = await self._authenticate(member)
+                return self._token
+        except TimeoutError:
+            unavailable = grpc.StatusCode.UNAVAILABLE
+            return Failure(member.target, unavailable, "no token in time", is_sent=False)
+        except grpc.aio.AioRpcError as exc:
+            is_sent = exc.code() not in _UNANSWERED
+            return Failure(member.target, exc.code(), exc.details() or "", is_sent)
 
     async def _authenticate(self, member: Member) -> str:
-        """Raises AioRpcError, Denied."""
-        assert self.config.password_file is not None
-        password = _content(self.config.password_file).decode(errors="replace").split("\n")[0]
-        request = rpc.AuthenticateRequest(name=self.config.username, password=password)
+        """Raises AioRpcError, KVUnavailable for the file."""
+        config = self.config
+        request = rpc.AuthenticateRequest(name=config.username, password=config.password())
         try:
-            answer = await member.auth.Authenticate(request, timeout=self.config.timeout_s)
+            answer = await member.auth.Authenticate(request)
         except grpc.aio.AioRpcError as exc:
             if "authentication is not enabled" in (exc.details() or ""):
                 return ""
@@ -238,39 +222,41 @@ class Members:
 
     async def _current(self) -> list[Member]:
         """The members, over new channels where the files of TLS have changed."""
+        if self._is_closed:
+            raise KVError("this client of etcd is closed")
         now = self._clock()
         if self._members and now < self._checked + FILES_CHECK_S:
             return self._members
         self._checked = now
-        stamp = tuple(map(_stamp, self._files()))
+        stamp = self.config.stamp()
         if self._members and stamp == self._stamp:
             return self._members
         former = self._members
         try:
-            credentials = self._credentials()
+            pem = self.config.pem()
         except KVUnavailable:
             if not former:
                 raise
-            return former  # half of a renewal: the channels there are still serve
+            return former  # half of a renewal; what is there still serves
+        credentials = grpc.ssl_channel_credentials(*pem) if pem else None
         self._members = [Member(target, credentials) for target in self.config.targets]
         self._stamp = stamp
         for member in former:
             await member.retire()
         return self._members
 
-    def _files(self) -> list[Path]:
-        config = self.config
-        return [path for path in (config.ca, config.cert, config.key) if path is not None]
 
-    def _credentials(self) -> grpc.ChannelCredentials | None:
-        if not self.config.is_tls:
-            return None
-        contents = dict(zip(self._files(), map(_content, self._files()), strict=True))
-        ca, cert, key = (
-            contents[path] if path else None
-            for path in (self.config.ca, self.config.cert, self.config.key)
-        )
-        return grpc.ssl_channel_credentials(ca, key, cert)
+@dataclass(frozen=True, slots=True)
+class _NoAnswer:
+    failures: tuple[Failure, ...]
+
+    @property
+    def is_passing(self) -> bool:
+        return any(failure.is_passing for failure in self.failures)
+
+    @property
+    def reasons(self) -> str:
+        return "; ".join(failure.reason for failure in self.failures)
 
 
 class Refused(KVError):
@@ -282,36 +268,6 @@ class Refused(KVError):
 
 
 _UNANSWERED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-
-
-def _split(endpoint: str) -> tuple[str, str]:
-    """Scheme, and host with port.  Raises ValueError."""
-    try:
-        url = urlsplit(endpoint)
-        well = url.scheme in ("http", "https") and url.hostname and url.port
-    except ValueError:
-        well = False
-    if not well or url.path.strip("/") or url.query or url.username is not None:
-        raise ValueError(
-            f"etcd endpoint {endpoint!r} is not http:// or https:// with a host and a port, "
-            f"as https://10.0.0.1:2379"
-        )
-    return url.scheme, url.netloc
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as exc:
-        raise KVUnavailable(f"{path}, which etcd is reached with: {exc.strerror}") from exc
 
 
 def backoff_s(attempt: int, chance: Callable[[], float], *, longest_s: float = 5.0) -> float:

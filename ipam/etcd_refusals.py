@@ -48,6 +48,11 @@ class Failure:
         return Meaning.FINAL if self.code in _FINAL else Meaning.LOST
 
     @property
+    def is_passing(self) -> bool:
+        """Whether the same member may well do it in a moment: an election, a burst."""
+        return any(text in self.details for text in _PASSING)
+
+    @property
     def reason(self) -> str:
         """For a person: which member, what was wrong, what was expected."""
         for text, explanation in _EXPLAINED:
@@ -95,14 +100,16 @@ _DENIED_TEXTS = (
     "revision of auth store is old",
 )
 
-# Of 3.4 the latter comes as INVALID_ARGUMENT: users or roles changed since the token was made.
-_STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
+# The second: users or roles changed since the token was made.  The third: authentication was
+# enabled since then.  Both come as INVALID_ARGUMENT.
+_STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
+
+_PASSING = ("etcdserver: no leader", "etcdserver: too many requests")
 
 # Refused by the transport before the request left, or by the member before it was proposed.
 _UNSENT = (
+    *_PASSING,
     "failed to connect to all addresses",
-    "etcdserver: no leader",
-    "etcdserver: too many requests",
     "etcdserver: rpc not supported for learner",
     "etcdserver: corrupt cluster",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipam.etcd import EtcdKV
-from ipam.etcd_members import EtcdConfig
+from ipam.etcd_config import EtcdConfig
 from ipam.kv import (
     KV,
     Ambiguous,

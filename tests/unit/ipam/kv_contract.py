@@ -251,7 +251,7 @@ class KVContract:
                     await kv.list(PREFIX, revision=old.revision)
                 same = await kv.list(PREFIX, revision=new.revision)
 
-            assert refused.value.oldest in (0, new.revision)
+            assert old.revision < refused.value.oldest <= new.revision
             assert [entry.value for entry in same.entries] == [b"2"]
 
         asyncio.run(run())
