@@ -32,7 +32,7 @@ class Unreachable(click.ClickException):
     exit_code = Exit.UNREACHABLE
 
 
-def _configured() -> AgentConfig:
+def configured() -> AgentConfig:
     """The agent's configuration in its usual place; its faults are the agent's to report."""
     try:
         return load(None)
@@ -44,7 +44,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Answer in JS
 socket_option = click.option(
     "--socket",
     type=click.Path(dir_okay=False),
-    default=lambda: str(_configured().socket),
+    default=lambda: str(configured().socket),
     show_default="as the agent's configuration says",
     envvar="ISTHMUS_SOCKET",
     help="The agent's socket.",
@@ -52,7 +52,7 @@ socket_option = click.option(
 store_option = click.option(
     "--store",
     type=click.Path(dir_okay=False),
-    default=lambda: str(_configured().database),
+    default=lambda: str(configured().database),
     show_default="as the agent's configuration says",
     help="The agent's store, read when the agent is away.",
 )

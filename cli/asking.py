@@ -25,6 +25,15 @@ class Reading:
         rows = tuple(row for row in self.attachments if row["network"] == network)
         return replace(self, attachments=rows)
 
+    def holding(self, address: str) -> Self:
+        """The same, of the holder of *address* alone."""
+        rows = tuple(
+            row
+            for row in self.attachments
+            if address in {one.partition("/")[0] for one in row["addresses"]}
+        )
+        return replace(self, attachments=rows, usage=())
+
 
 def ask_agent(socket: str, op: dict[str, Any]) -> dict[str, Any]:
     """The agent's answer to *op*.  Raises Unreachable, or Problem with the agent's refusal."""

@@ -15,7 +15,7 @@ Exit status:
   0  fine
   1  a problem was found, or what was asked for could not be done
   2  the command line is wrong
-  3  the agent cannot be reached
+  3  the agent, or ipamd, cannot be reached
 """
 
 
@@ -94,8 +94,16 @@ def isthmus() -> None:
         "show": "cli.ipam:show",
         "check": "cli.ipam:check",
         "release": "cli.ipam:release",
+        "init": "cli.ipam_cluster:init",
+        "pools": "cli.ipam_pools:pools",
+        "blocks": "cli.ipam_cluster:blocks",
+        "nodes": "cli.ipam_cluster:nodes",
+        "who": "cli.ipam_cluster:who",
+        "drain": "cli.ipam_cluster:drain",
+        "settings": "cli.ipam_cluster:settings",
+        "certificates": "cli.certificates:certificates",
     },
     epilog=EXIT_CODES,
 )
 def ipam() -> None:
-    """Look at, verify and mend the addresses of this node."""
+    """Look at, verify and mend addresses: of this node, or of the cluster that ipamd serves."""

@@ -30,4 +30,4 @@ def test_commands_of_a_group_are_completed() -> None:
 
     found = [item.value for item in completer.get_completions(["ipam"], "")]
 
-    assert found == ["show", "check", "release"]
+    assert found[:4] == ["show", "check", "release", "init"]

@@ -42,7 +42,7 @@ def test_a_mistyped_command_is_a_usage_error_with_a_suggestion(
 def test_the_help_names_the_exit_statuses(run: Run) -> None:
     output = run("--help").output
 
-    assert "3  the agent cannot be reached" in output
+    assert "3  the agent, or ipamd, cannot be reached" in output
 
 
 def test_neither_help_nor_the_plugin_imports_what_only_tables_and_metrics_need() -> None:

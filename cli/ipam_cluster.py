@@ -1,0 +1,190 @@
+"""`isthmus ipam`, of a whole cluster: begin it, look at it, and take nodes out of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.answers import json_option, print_json, print_table
+from cli.cluster import cluster_options, need_cluster
+from ipam.cluster import Settings
+
+
+@click.command()
+@click.option("--if-new", is_flag=True, help="No error where it was done before.")
+@click.option(
+    "--recover",
+    is_flag=True,
+    help="After etcd was restored or lost: what the store has now is right, claims go on.",
+)
+@cluster_options
+def init(if_new: bool, recover: bool, ipamd: str | None, identity: Path) -> None:
+    """Begin a cluster: make its generation id, once.
+
+    By it agents and ipamd notice an etcd that is not the one they knew.
+    """
+    from ipam.rpc import ipamd_pb2 as pb
+
+    request = pb.InitRequest(if_new=if_new, recover=recover)
+    answer = need_cluster(ipamd, identity).ask("Init", request)
+    done = "recovered" if recover else "begun" if answer.made else "there already"
+    click.echo(f"generation {answer.generation}: {done}")
+
+
+@click.command()
+@click.option("--node", help="Only of this node.")
+@click.option("--pool", help="Only of this pool.")
+@cluster_options
+@json_option
+def blocks(
+    node: str | None, pool: str | None, ipamd: str | None, identity: Path, as_json: bool
+) -> None:
+    """Show which node has which block."""
+    rows = [
+        row
+        for row in need_cluster(ipamd, identity).show("blocks")
+        if node in (None, row["node"]) and pool in (None, row["pool"])
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    cells = [[row[key] for key in ("cidr", "node", "pool", "state", "epoch")] for row in rows]
+    print_table(("BLOCK", "NODE", "POOL", "STATE", "EPOCH"), cells, empty="No block is held.")
+
+
+@click.command()
+@cluster_options
+@json_option
+def nodes(ipamd: str | None, identity: Path, as_json: bool) -> None:
+    """Show the nodes, and what they have."""
+    rows = need_cluster(ipamd, identity).show("nodes")
+    if as_json:
+        print_json(rows)
+        return
+    cells = [
+        (
+            row["name"],
+            row["state"],
+            "yes" if row["alive"] else "no",
+            row["epoch"],
+            " ".join(row["addresses"]),
+            " ".join(row["blocks"]),
+            row["fenced_by"],
+        )
+        for row in rows
+    ]
+    columns = ("NODE", "STATE", "ALIVE", "EPOCH", "ADDRESSES", "BLOCKS", "FENCED BY")
+    print_table(columns, cells, empty="No node has registered.")
+
+
+@click.command()
+@click.argument("pod", metavar="NAMESPACE/NAME")
+@cluster_options
+@json_option
+def who(pod: str, ipamd: str | None, identity: Path, as_json: bool) -> None:
+    """Show the addresses of a pod, and its node.
+
+    From what nodes have told of their leases, which may lag behind by a second or an outage.
+    """
+    rows = need_cluster(ipamd, identity).show("pod", pod)
+    if as_json:
+        print_json(rows)
+        return
+    print_leases(rows, empty=f"No node has told of a pod {pod}.")
+
+
+@click.command()
+@click.argument("node")
+@click.option(
+    "--fenced",
+    is_flag=True,
+    help="I assert that the machine is off, or cut off until its agent has seen its new epoch.",
+)
+@click.option(
+    "--wiped",
+    is_flag=True,
+    help="And that its state is gone: asked for where unconfirmed boots are allowed.",
+)
+@click.option("--undo", is_flag=True, help="The node stays: it gets blocks again.")
+@click.option("--force", is_flag=True, help="Fence it though it is seen alive.")
+@cluster_options
+@json_option
+def drain(  # noqa: PLR0913, PLR0917 - click passes each by its name
+    node: str,
+    fenced: bool,
+    wiped: bool,
+    undo: bool,
+    force: bool,
+    ipamd: str | None,
+    identity: Path,
+    as_json: bool,
+) -> None:
+    """Take a node's blocks back.
+
+    Without --fenced the node gets no more and gives back what is empty.  With it its blocks go
+    to others after a rest, and who said so is recorded: if the machine still runs and reaches
+    others, addresses are held twice.
+    """
+    from ipam.rpc import ipamd_pb2 as pb
+
+    if undo and (fenced or wiped or force):
+        raise click.UsageError("--undo goes with none of --fenced, --wiped, --force")
+    request = pb.DrainRequest(node=node, fenced=fenced, wiped=wiped, undo=undo, force=force)
+    answer = need_cluster(ipamd, identity).ask("Drain", request)
+    held = list(answer.blocks)
+    if as_json:
+        print_json({"node": node, "state": answer.state, "blocks": held})
+        return
+    click.echo(f"node {node}: {answer.state}, {' '.join(held) or 'no blocks'}")
+
+
+@click.command()
+@click.option("--blocks-per-node", type=int, help="As many as one node may have.")
+@click.option(
+    "--node-deletion-fences/--no-node-deletion-fences",
+    default=None,
+    help="Whether a deleted Node object means that the machine is gone.",
+)
+@click.option(
+    "--unconfirmed-boots/--no-unconfirmed-boots",
+    default=None,
+    help="Whether an agent may serve after a boot before ipamd confirmed its blocks.",
+)
+@click.option("--silence-s", type=float, help="After how long a silent node drains; 0: never.")
+@click.option("--quarantine-s", type=float, help="For how long a block rests before it is freed.")
+@cluster_options
+@json_option
+def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> None:
+    """Show the cluster's settings, or change those given."""
+    from ipam.rpc import ipamd_pb2 as pb
+    from ipam.wire import render
+
+    cluster = need_cluster(ipamd, identity)
+    present = cluster.show("settings")
+    changes = {key: value for key, value in given.items() if value is not None}
+    if changes:
+        present |= changes
+        wanted = replace(Settings(), **present)
+        cluster.ask("PutSettings", pb.PutSettingsRequest(settings=render(pb.SettingsSpec, wanted)))
+    if as_json:
+        print_json(present)
+        return
+    print_table(("SETTING", "VALUE"), sorted(present.items()), empty="")
+
+
+def print_leases(rows: list[dict[str, Any]], *, empty: str) -> None:
+    """Leases as nodes told them."""
+    cells = [
+        (
+            " ".join(row["addresses"]),
+            row["pod"],
+            row["node"],
+            row["network"],
+            row["container_id"][:12],
+            row["ifname"],
+        )
+        for row in rows
+    ]
+    columns = ("ADDRESSES", "POD", "NODE", "NETWORK", "CONTAINER", "INTERFACE")
+    print_table(columns, cells, empty=empty)

@@ -1,0 +1,73 @@
+"""Pools made, changed and deleted at the command line."""
+
+import json
+from typing import Any
+
+from tests.unit.cli.conftest import Run, Served
+
+
+def pool_row(run: Run, cluster: Served) -> dict[str, Any]:
+    rows = json.loads(run("ipam", "pools", "list", "--json", *cluster.options).output)
+    assert len(rows) == 1
+    return dict(rows[0])
+
+
+def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
+    run("ipam", "init", *cluster.options)
+    none = run("ipam", "pools", "list", *cluster.options)
+    made = run(
+        *("ipam", "pools", "create", "p", "10.9.0.0/24", "--label", "zone=a"),
+        *("--reserve", "10.9.0.0/28", "--order", "3", *cluster.options),
+    )
+    first = pool_row(run, cluster)
+    changed = run("ipam", "pools", "set", "p", "--state", "disabled", *cluster.options)
+    grown = run("ipam", "pools", "set", "p", "--cidr", "10.9.0.0/23", *cluster.options)
+    bare = run("ipam", "pools", "set", "p", "--no-labels", "--no-reservations", *cluster.options)
+    second = pool_row(run, cluster)
+    listed = run("ipam", "pools", "list", *cluster.options)
+    deleted = run("ipam", "pools", "delete", "p", *cluster.options)
+
+    assert none.output == "No pool: isthmus ipam pools create NAME CIDR\n"
+    assert made.output == "pool p: 10.9.0.0/24 in blocks of /26\n"
+    assert [done.exit_code for done in (changed, grown, bare, deleted)] == [0, 0, 0, 0]
+    assert (first["selector"], first["order"], first["reservations"]) == (
+        {"zone": "a"},
+        3,
+        ["10.9.0.0/28"],
+    )
+    assert (second["selector"], second["reservations"], second["state"], second["cidr"]) == (
+        {},
+        [],
+        "disabled",
+        "10.9.0.0/23",
+    )
+    assert listed.output.splitlines()[-1].split()[:6] == [
+        *("p", "10.9.0.0/23", "/26", "disabled", "3", "any"),
+    ]
+
+
+def test_what_would_break_an_invariant_is_refused_with_the_reason(
+    run: Run, cluster: Served
+) -> None:
+    run("ipam", "init", *cluster.options)
+    run("ipam", "pools", "create", "p", "10.9.0.0/24", *cluster.options)
+    overlapping = run("ipam", "pools", "create", "q", "10.9.0.0/16", *cluster.options)
+    twice = run("ipam", "pools", "create", "p", "10.8.0.0/24", *cluster.options)
+    small = run("ipam", "pools", "create", "q", "10.8.0.0/28", *cluster.options)
+    unknown = run("ipam", "pools", "set", "q", "--order", "1", *cluster.options)
+
+    assert [done.exit_code for done in (overlapping, twice, small, unknown)] == [1, 1, 1, 1]
+    assert "10.9.0.0/24" in overlapping.output
+    assert "no pool 'q': there are p" in unknown.output
+
+
+def test_a_wrong_command_line_is_told_before_anybody_is_asked(run: Run) -> None:
+    host_bits = run("ipam", "pools", "create", "p", "10.9.0.1/24", "--ipamd", "h:1")
+    label = run("ipam", "pools", "create", "p", "10.9.0.0/24", "--label", "a", "--ipamd", "h:1")
+    nothing = run("ipam", "pools", "set", "p", "--ipamd", "h:1")
+    both = run("ipam", "pools", "set", "p", "--no-labels", "--label", "a=b", "--ipamd", "h:1")
+
+    assert [done.exit_code for done in (host_bits, label, nothing, both)] == [2, 2, 2, 2]
+    assert "has host bits set" in host_bits.output
+    assert "give KEY=VALUE" in label.output
+    assert "say what to change" in nothing.output
