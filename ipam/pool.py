@@ -24,7 +24,7 @@ from ipam.errors import NoFreeAddress
 from ipam.ranges import RangeSet
 from net.address import IPAddress, IPNetwork
 
-HISTORY = 1024
+HISTORY = 256
 
 
 @dataclass(frozen=True, slots=True)
