@@ -188,6 +188,20 @@ class TestTokens:
 
         asyncio.run(run())
 
+    def test_lost_answer_about_a_token_leaves_no_write_in_doubt(self, user: dict[str, Any]) -> None:
+        async def run() -> None:
+            tokens = [rpc.AuthenticateResponse(token="one")]
+            async with AsyncExitStack() as stack:
+                first = await stack.enter_async_context(member(Authenticate=[TIMED_OUT]))
+                second = await stack.enter_async_context(member(Authenticate=tokens, Txn=[DONE]))
+                kv = kv_of(first, second, **user)
+                outcome = await kv.commit([], [Put("a", b"")])
+                await kv.close()
+
+                assert outcome.done
+
+        asyncio.run(run())
+
     def test_member_without_authentication_is_asked_for_a_token_once(
         self, user: dict[str, Any]
     ) -> None:
