@@ -25,7 +25,7 @@ from ipam.calls import (
     TableRow,
     Update,
 )
-from ipam.cluster import Block, BlockState, Config, Node, NodeState
+from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState
 from ipam.errors import StoreUnavailable
 from ipam.keys import Alive, Counter, Freeze, Keys, write
 from ipam.kv import KV, Delete, KVError, LeaseGone, Put, Unchanged
@@ -117,24 +117,26 @@ class Authority(Administration):
         replica.require_synced()
         if view.meta is None or asked.counter > view.counter:
             await replica.refresh([keys.meta, keys.counter])
-        if view.meta is None:
-            return self._unregistered(asked)
+        for _ in range(2):
+            try:
+                return await self._registered(asked, await self._plan(asked))
+            except LeaseGone:
+                self._liveness.lease_gone()
+        raise NotReady("liveness is being set up anew; try again")
+
+    async def _plan(self, asked: Register) -> registration.Plan:
+        """Carry out what registering comes to, and return it."""
+        keys = self._replica.keys
         put_alive = await self._liveness.put(asked.node, _alive(asked))
-        plan: registration.Plan | None = None
+        plans: list[registration.Plan] = []
 
         def decide(attempt: int) -> Change:
-            nonlocal plan
-            plan = registration.plan(asked, self._known(asked.node))
-            return self._registering(asked, plan, put_alive)
+            plans.append(registration.plan(asked, self._known(asked.node)))
+            return self._registering(asked, plans[-1], put_alive)
 
         looked_at = [keys.node(asked.node), keys.alive(asked.node), keys.meta, keys.frozen]
-        try:
-            await replica.transact(looked_at, decide)
-        except LeaseGone as exc:
-            self._liveness.lease_gone()
-            raise NotReady("liveness is being set up anew; try again") from exc
-        assert plan is not None
-        return await self._registered(asked, plan)
+        await self._replica.transact(looked_at, decide)
+        return plans[-1]
 
     async def _registered(self, asked: Register, plan: registration.Plan) -> Registered:
         replica = self._replica
@@ -149,10 +151,9 @@ class Authority(Administration):
 
     def _known(self, node: str) -> registration.Known:
         view = self._replica.view
-        if view.meta is None:
-            raise NotReady("the store has lost its generation")
         return registration.Known(
-            meta=view.meta,
+            # Without one, whoever remembers one finds that the store is not what it was.
+            meta=view.meta or Meta(generation=""),
             node=view.nodes.get(node),
             alive=view.alive(node),
             counter=view.counter,
@@ -191,16 +192,6 @@ class Authority(Administration):
             conditions = [Unchanged(keys.block(row.cidr), 0), view.unchanged(keys.frozen)]
             puts = [Put(keys.block(row.cidr), write(block)), Put(keys.counter, write(Counter()))]
             await self._replica.commit(Change(conditions, puts))
-
-    def _unregistered(self, asked: Register) -> Registered:
-        """Answer without a generation in the store: nothing is written, nothing confirmed."""
-        return Registered(
-            epoch=asked.epoch,
-            generation="",
-            counter=0,
-            node_state=NodeState.ACTIVE,
-            frozen=self._replica.frozen,
-        )
 
     def _answer(self, node: Node, lost: tuple[IPNetwork, ...]) -> Registered:
         view = self._replica.view

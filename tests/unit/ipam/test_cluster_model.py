@@ -190,18 +190,53 @@ class Cluster(RuleBasedStateMachine):
             node.waiting = None
             node.hear(answer, processed)
 
+    # Courses of several steps that single ones would seldom make.
+
+    def _at_once(self, node: Node, which: int, *, again: bool = False) -> None:
+        """Serve what *node* waits for, and let it hear the answer."""
+        for at, (number, _, _) in enumerate(self.requests):
+            if number == node.waiting:
+                self._serve(at, which, Trouble(), again=again)
+                self.deliver(len(self.answers) - 1)
+                break
+        node.waiting = None
+
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
     def all_goes_well(self, pick: int, which: int) -> None:
-        """A node registers and claims, and hears the answers: else little would be held."""
-        if (node := self._idle(pick)) is None:
-            return
-        for make in (self.register, self.claim):
-            make(self.nodes.index(node))
-            waiting = [at for at, one in enumerate(self.requests) if one[0] == node.waiting]
-            if waiting:
-                self._serve(waiting[0], which, Trouble(), again=False)
-                self.deliver(len(self.answers) - 1 if self.answers else 0)
-            node.waiting = None
+        if node := self._idle(pick):
+            self._send(node, node.register())
+            self._at_once(node, which)
+            self.claim(self._index_of_idle(node))
+            self._at_once(node, which)
+
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, again=st.booleans())
+    def empty_a_block_and_wait(self, pick: int, which: int, again: bool) -> None:
+        if (node := self._idle(pick)) and (call := node.give_back(which)):
+            self._send(node, call)
+            self._at_once(node, which, again=again)
+            self._let_it_rest(which)
+
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, power=st.booleans())
+    def fail_over(self, pick: int, which: int, power: bool) -> None:
+        """A machine fails for good, so it seems."""
+        node = self.nodes[pick % NODES]
+        if power:
+            node.power_off()
+        else:
+            node.cut = True
+        self.wait(20)
+        self.fence(pick, which, Trouble(), True)
+        self._let_it_rest(which)
+
+    def _let_it_rest(self, which: int) -> None:
+        for seconds in (0, 0, 0, 61, 0):
+            self.now += seconds
+            self.tick(which, Trouble())
+        for ipamd in self.ipamds:
+            run(self.runner, ipamd.catch_up())
+
+    def _index_of_idle(self, node: Node) -> int:
+        return [n for n in self.nodes if n.running and not n.cut and n.waiting is None].index(node)
 
     # Replicas.
 
@@ -277,16 +312,22 @@ class Cluster(RuleBasedStateMachine):
         self.snapshots = [*self.snapshots[-2:], self.store.snapshot()]
 
     @precondition(lambda self: self.snapshots and self.went_back is None)
-    @rule(pick=ONE_OF_FEW, bump=st.sampled_from([0, 0, 1000]), which=ONE_OF_FEW)
+    @rule(pick=ONE_OF_FEW, bump=st.sampled_from([0, 0, 1000, -1]), which=ONE_OF_FEW)
     def restore(self, pick: int, bump: int, which: int) -> None:
-        """I7 rests on one replica at least that remembers, and hears before others grant."""
+        """I7 rests on one replica at least that remembers, and hears before others grant.
+
+        *bump* -1: the store is empty, and another.
+        """
         witness = self.ipamds[which % REPLICAS]
         run(self.runner, witness.catch_up())
         run(self.runner, witness.authority.replica.keep_memory())
         if witness.authority.replica.frozen:
             return
         counted = self._counter()
-        self.store.restore(self.snapshots[pick % len(self.snapshots)], bump=bump)
+        if bump < 0:
+            self.store.wipe(cluster_id=self.store.cluster_id + 1)
+        else:
+            self.store.restore(self.snapshots[pick % len(self.snapshots)], bump=bump)
         if self._counter() < counted:
             self.went_back = self.steps
         run(self.runner, witness.catch_up())
@@ -305,9 +346,12 @@ class Cluster(RuleBasedStateMachine):
 
         async def work(authority: Authority) -> bool:
             await authority.init(Init(recover=True))
+            for pool in POOLS:
+                await authority.put_pool(pool)
             return True
 
         if KEYS.frozen in self.store.entries:
+            run(self.runner, self.ipamds[which % REPLICAS].catch_up())
             run(self.runner, self.ipamds[which % REPLICAS].serve(work, Trouble()))
             self.went_back = None
 
@@ -363,8 +407,8 @@ class Cluster(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=25,
-    stateful_step_count=60,
+    max_examples=50,
+    stateful_step_count=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -1,0 +1,435 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from ipam.calls import Claim, Drain, Held, Init, Release
+from ipam.cluster import BlockState, NodeState, PoolState, Settings
+from ipam.memory_kv import Faults, MemoryKV
+from ipam.refusals import (
+    Exhausted,
+    Forbidden,
+    Frozen,
+    Invalid,
+    NotReady,
+    SecondBoot,
+    Stale,
+    Unknown,
+)
+from tests.unit.ipam.ipamd_cases import FOUR, KEYS, SIX, Site, node, site
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        made.begin()
+        yield made
+
+
+def release(name: str, *blocks: Held, epoch: int = 1) -> Release:
+    return Release(node=name, uid=f"uid-{name}", epoch=epoch, blocks=blocks)
+
+
+def faults(cluster: Site, which: int, given: Faults) -> None:
+    kv = cluster.replicas[which].replica.kv
+    assert isinstance(kv, MemoryKV)
+    kv.faults = given
+
+
+def test_claim_gives_one_block_of_each_family_in_one_transaction(cluster: Site) -> None:
+    cluster.register(node("a"))
+    before = cluster.replicas[0].counts().transactions
+
+    got = cluster.claim("a")
+
+    assert [held.pool for held in got.blocks] == ["four", "six"]
+    assert cluster.replicas[0].counts().transactions == before + 1
+    assert {held.revision for held in got.blocks} == {cluster.store.revision}
+
+
+def test_repeated_claim_is_answered_with_the_same_blocks_by_any_replica(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    first = cluster.claim("a", "same")
+    again = cluster.claim("a", "same", at=1)
+
+    assert again.blocks == first.blocks
+
+
+def test_replica_that_has_not_seen_a_claim_cannot_carry_it_out_again(cluster: Site) -> None:
+    cluster.register(node("a"))
+    call = Claim(node="a", uid="uid-a", epoch=1, nonce="same")
+    cluster.follow()
+
+    first = cluster.run(cluster.replicas[0].claim(call))
+    again = cluster.run(cluster.replicas[1].claim(call))
+
+    assert again.blocks == first.blocks
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_claim_whose_answer_was_lost_is_read_back(cluster: Site, applied: bool) -> None:
+    cluster.register(node("a"))
+    faults(cluster, 0, Faults(lost=(applied,)))
+
+    got = cluster.claim("a")
+    cluster.follow()
+
+    assert len(cluster.replicas[0].replica.view.blocks) == len(got.blocks) == 2
+
+
+def test_two_nodes_never_share_and_the_last_block_goes_too(cluster: Site) -> None:
+    got = []
+    for number in range(4):
+        cluster.register(node(f"n{number}"), number % 2)
+        got += cluster.claim(f"n{number}", at=number % 2).blocks
+    cluster.register(node("late"))
+
+    assert len({held.cidr for held in got}) == 8
+    with pytest.raises(Exhausted, match=r"no free block of IPv4 for node late in four \(10.0.0.0"):
+        cluster.claim("late")
+
+
+def test_node_cannot_have_more_blocks_than_the_limit(cluster: Site) -> None:
+    cluster.do(lambda a: a.put_settings(Settings(blocks_per_node=1)))
+    cluster.register(node("a"))
+    cluster.claim("a", "1")
+
+    with pytest.raises(Exhausted, match="has 1 blocks of IPv4, the limit"):
+        cluster.claim("a", "2", at=1)
+
+
+def test_claim_of_an_unknown_node_or_epoch_says_to_register(cluster: Site) -> None:
+    with pytest.raises(Stale, match="register"):
+        cluster.claim("nobody")
+    cluster.register(node("a"))
+    with pytest.raises(Stale, match="epoch 1, not 7"):
+        cluster.claim("a", epoch=7)
+
+
+def test_pool_can_be_asked_for_by_name(cluster: Site) -> None:
+    cluster.register(node("a"))
+    wanted = Claim(node="a", uid="uid-a", epoch=1, nonce="x", families=(4,), pool="four")
+
+    assert cluster.do(lambda a: a.claim(wanted)).blocks[0].pool == "four"
+    with pytest.raises(Unknown, match="no pool eight"):
+        cluster.do(lambda a: a.claim(replace(wanted, nonce="y", pool="eight")))
+    with pytest.raises(Exhausted, match="pool six is not active, of IPv4"):
+        cluster.do(lambda a: a.claim(replace(wanted, nonce="y", pool="six")))
+
+
+def test_claim_without_nonce_or_family_is_invalid(cluster: Site) -> None:
+    for wrong in ({"nonce": ""}, {"families": ()}, {"families": (5,)}):
+        fields = {"node": "a", "uid": "u", "epoch": 1, "nonce": "x"} | wrong
+        with pytest.raises(Invalid):
+            cluster.do(lambda a, f=fields: a.claim(Claim(**f)))  # type: ignore[arg-type, misc]
+
+
+def test_disabled_pool_gives_nothing(cluster: Site) -> None:
+    cluster.do(lambda a: a.put_pool(replace(FOUR, state=PoolState.DISABLED)))
+    cluster.register(node("a"))
+
+    with pytest.raises(Exhausted, match="no pool is active"):
+        cluster.claim("a")
+
+
+def test_foreign_key_is_reported_left_alone_and_not_given(cluster: Site) -> None:
+    in_the_way = KEYS.block(ip_network("10.0.0.0/25"))
+    cluster.run(put(cluster, in_the_way, b"by hand"))
+    cluster.register(node("a"))
+    cluster.register(node("b"))
+
+    got = [cluster.claim(name).blocks[0].cidr for name in ("a", "b")]
+    found = cluster.do(lambda a: a.check())
+
+    assert sorted(map(str, got)) == ["10.0.0.128/26", "10.0.0.192/26"]
+    assert [one.subject for one in found if one.kind == "foreign"] == [in_the_way]
+    assert cluster.store.entries[in_the_way].value == b"by hand"
+
+
+async def put(cluster: Site, key: str, value: bytes) -> None:
+    from ipam.kv import Put
+
+    await MemoryKV(cluster.store).commit([], [Put(key, value)])
+
+
+def test_released_block_rests_and_is_then_free(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks
+
+    cluster.do(lambda a: a.release(release("a", *held)))
+    cluster.do(lambda a: a.tick())
+    resting = set(cluster.replicas[0].replica.view.blocks.values())
+    cluster.rest()
+
+    assert {block.state for block in resting} == {BlockState.QUARANTINED}
+    assert not cluster.replicas[0].replica.view.blocks
+
+
+def test_restart_begins_the_quarantine_anew(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks
+    cluster.do(lambda a: a.release(release("a", *held)))
+    cluster.do(lambda a: a.tick())
+    cluster.now += 59
+    cluster.replicas[0] = cluster.replica("0")
+
+    cluster.do(lambda a: a.tick())
+    cluster.now += 59
+    cluster.do(lambda a: a.tick())
+    cluster.follow()
+
+    assert len(cluster.replicas[0].replica.view.blocks) == 2
+
+
+def test_late_copy_of_a_release_does_not_free_the_same_nodes_next_grant(cluster: Site) -> None:
+    cluster.register(node("a"))
+    old = cluster.claim("a", "1").blocks
+    cluster.do(lambda a: a.release(release("a", *old)))
+    cluster.rest()
+    new = cluster.claim("a", "2").blocks
+
+    cluster.do(lambda a: a.release(release("a", *old)))
+    cluster.follow()
+
+    assert [held.cidr for held in new] == [held.cidr for held in old]
+    assert {b.state for b in cluster.replicas[0].replica.view.blocks.values()} == {"active"}
+
+
+def test_fenced_node_loses_what_was_freed_and_keeps_what_was_not(cluster: Site) -> None:
+    cluster.register(node("a"))
+    first = cluster.claim("a", "1").blocks
+    cluster.now += 20
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, by="alice")))
+    early = cluster.register(node("a", epoch=1, blocks=first))
+    cluster.now += 20
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, by="alice")))
+    cluster.rest()
+
+    late = cluster.register(node("a", epoch=2, blocks=early.blocks))
+
+    assert (early.epoch, early.lost, len(early.blocks)) == (2, (), 2)
+    assert (late.epoch, late.blocks) == (3, ())
+    assert late.lost == tuple(held.cidr for held in first)
+    assert not late.frozen
+
+
+def test_draining_node_gets_no_blocks_and_undo_gives_them_back(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a", "1")
+
+    drained = cluster.do(lambda a: a.drain(Drain(node="a")))
+    cluster.do(lambda a: a.tick())
+    with pytest.raises(Forbidden, match="draining"):
+        cluster.claim("a", "2")
+    draining = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
+    cluster.do(lambda a: a.drain(Drain(node="a", undo=True)))
+    cluster.do(lambda a: a.tick())
+
+    assert drained.state is NodeState.DRAINING
+    assert draining == {BlockState.DRAINING}
+    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
+    assert states == {BlockState.ACTIVE}
+
+
+def test_silence_alone_never_frees(cluster: Site) -> None:
+    cluster.do(lambda a: a.put_settings(Settings(silence_s=30.0)))
+    cluster.register(node("a"))
+    cluster.claim("a")
+    for _ in range(20):
+        cluster.now += 100
+        cluster.do(lambda a: a.tick())
+    cluster.follow()
+
+    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
+    assert states == {BlockState.DRAINING}
+    cluster.register(node("a", epoch=1))
+    cluster.do(lambda a: a.tick())
+    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
+    assert states == {BlockState.ACTIVE}
+
+
+def test_second_live_boot_of_a_node_is_refused_and_a_restart_is_not(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    cluster.register(node("a", instance="2", epoch=1))
+    with pytest.raises(SecondBoot, match="a copied disk"):
+        cluster.register(node("a", boot_id="other", epoch=1), at=1)
+    cluster.now += 20
+
+    assert cluster.register(node("a", boot_id="other", epoch=1), at=1).epoch == 1
+
+
+def test_another_store_under_the_same_name_waits_for_the_fence(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+    cluster.now += 20
+    anew = node("a", uid="uid-new")
+
+    with pytest.raises(Forbidden, match="isthmus ipam drain a --fenced"):
+        cluster.register(anew)
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True)))
+
+    assert cluster.register(anew).epoch == 3
+
+
+def test_register_checks_what_it_is_told(cluster: Site) -> None:
+    many = Held(cidr=ip_network("10.0.0.0/26"), pool="four", epoch=1, revision=1)
+    for wrong in ({"uid": ""}, {"epoch": -1}, {"blocks": (many,) * 200}, {"node": "a/b"}):
+        with pytest.raises(Invalid):
+            cluster.register(replace(node("a"), **wrong))
+
+
+def test_rolled_back_store_freezes_claims_until_recovery(cluster: Site) -> None:
+    cluster.register(node("a"))
+    old = cluster.store.snapshot()
+    held = cluster.claim("a").blocks
+    cluster.follow()
+
+    cluster.store.restore(old, bump=1000)
+    for authority in cluster.replicas:
+        cluster.run(authority.replica.resync())
+    with pytest.raises(Frozen, match="claim counter went back"):
+        cluster.claim("a", "2")
+    told = cluster.register(node("a", epoch=1, blocks=held))
+    cluster.do(lambda a: a.init(Init(recover=True)))
+    after = cluster.register(node("a", epoch=1, blocks=held))
+
+    assert told.frozen
+    assert [b.cidr for b in after.blocks] == [b.cidr for b in held]
+    assert not after.frozen
+    assert len(cluster.claim("a", "3").blocks) == 2
+
+
+def test_node_that_misses_its_own_record_freezes_claims_everywhere(cluster: Site) -> None:
+    cluster.register(node("a"))
+    mine = Held(cidr=ip_network("10.0.0.64/26"), pool="four", epoch=1, revision=3)
+
+    told = cluster.register(node("a", epoch=1, blocks=(mine,)))
+
+    assert "node a misses its block 10.0.0.64/26" in told.frozen
+    assert [block.cidr for block in told.blocks] == [mine.cidr]
+    with pytest.raises(Frozen):
+        cluster.claim("a", at=1)
+
+
+def test_frozen_table_is_put_back_from_what_nodes_had_streamed(cluster: Site) -> None:
+    from ipam.calls import TableRow
+
+    row = TableRow(
+        cidr=ip_network("10.0.0.128/26"),
+        node="b",
+        epoch=1,
+        addresses=(ip_address("192.0.2.1"),),
+        state=BlockState.ACTIVE,
+    )
+    cluster.register(node("a"))
+
+    cluster.register(node("a", epoch=9, table=(row,)))
+    owner = Held(cidr=row.cidr, pool="four", epoch=1, revision=1)
+    told = cluster.register(node("b", epoch=1, blocks=(owner,)))
+
+    assert [block.cidr for block in told.blocks] == [row.cidr]
+
+
+def test_wiped_store_is_noticed_and_plain_init_refused(cluster: Site) -> None:
+    generation = cluster.register(node("a")).generation
+    held = cluster.claim("a").blocks
+    cluster.store.wipe(cluster_id=2)
+    for authority in cluster.replicas:
+        cluster.run(authority.replica.resync())
+
+    told = cluster.register(node("a", epoch=1, blocks=held, generation=generation))
+    cluster.follow()
+    with pytest.raises(Forbidden, match="--recover"):
+        cluster.do(lambda a: a.init(Init(if_new=True)))
+    asserted = set(cluster.replicas[0].replica.view.blocks)
+    cluster.do(lambda a: a.init(Init(recover=True)))
+    back = cluster.register(node("a", epoch=1, blocks=held, generation=generation))
+
+    assert asserted == {block.cidr for block in held}
+    assert "the store's generation is none" in told.frozen
+    assert [block.cidr for block in back.blocks] == [block.cidr for block in held]
+    assert not back.frozen
+    assert back.generation != generation
+
+
+def test_replica_without_memory_grants_once_all_nodes_have_spoken(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.register(node("b"))
+    fresh = cluster.replica("new")
+    cluster.replicas[0] = fresh
+
+    cluster.register(node("a", epoch=1))
+    with pytest.raises(Frozen, match="remembers nothing"):
+        cluster.claim("a")
+    cluster.register(node("b", epoch=1))
+
+    assert len(cluster.claim("a").blocks) == 2
+
+
+def test_replica_without_memory_trusts_one_that_grants(cluster: Site) -> None:
+    cluster.register(node("a"), at=1)
+    cluster.replicas[0] = cluster.replica("new")
+    cluster.follow()
+
+    cluster.claim("a", "1", at=1)
+
+    assert len(cluster.claim("a", "2").blocks) == 2
+
+
+def test_unsynced_replica_says_that_it_is_not_ready(tmp_path: Path) -> None:
+    with site(tmp_path) as made, pytest.raises(NotReady):
+        made.run(made.replicas[0].register(node("a")))
+
+
+def test_watch_gives_the_table_then_what_changes(cluster: Site) -> None:
+    cluster.register(node("a", addresses=(ip_address("192.0.2.1"),)))
+    cluster.claim("a")
+    authority = cluster.replicas[0]
+    cluster.follow()
+    authority.replica.feed.flush()
+
+    async def two_updates() -> list[object]:
+        stream = authority.watch("a")
+        whole = await anext(stream)
+        await authority.release(release("a", *whole_blocks))
+        authority.replica.feed.flush()
+        update = await anext(stream)
+        await stream.aclose()
+        return [whole, update]
+
+    whole_blocks = [cluster.replicas[0].replica.view.held(b) for b in blocks_of(cluster)]
+    whole, update = cluster.run(two_updates())
+
+    assert whole.whole  # type: ignore[attr-defined]
+    assert {a for row in whole.rows for a in row.addresses} == {ip_address("192.0.2.1")}  # type: ignore[attr-defined]
+    assert {row.addresses for row in update.rows} == {()}  # type: ignore[attr-defined]
+
+
+def blocks_of(cluster: Site) -> list[object]:
+    return list(cluster.replicas[0].replica.view.blocks.values())
+
+
+def test_partly_reserved_block_is_given_with_what_is_reserved(tmp_path: Path) -> None:
+    reserved = (ip_network("10.0.0.0/26"), ip_network("10.0.0.64/30"))
+    pool = replace(FOUR, cidr=ip_network("10.0.0.0/25"), reservations=reserved)
+    with site(tmp_path) as made:
+        made.begin(pool, SIX)
+        made.register(node("a"))
+
+        held = made.claim("a").blocks[0]
+
+        assert (held.cidr, held.reserved) == (ip_network("10.0.0.64/26"), reserved[1:])
+
+
+def test_counts_say_what_is_free(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+
+    counts = cluster.replicas[0].counts()
+
+    assert (counts.claims, counts.nodes, counts.blocks) == (1, 1, 2)
+    assert counts.free == {"four": 3, "six": 3}
