@@ -38,9 +38,13 @@ class DaemonMemory:
         except (OSError, UnicodeDecodeError) as exc:
             raise StoreDamaged(f"cannot read {self._path}: {exc}") from exc
         try:
-            return Remembered(**json.loads(text))
+            kept = Remembered(**json.loads(text))
         except (ValueError, TypeError) as exc:
             raise StoreDamaged(f"{self._path} is not what ipamd wrote: {exc}") from exc
+        numbers = (kept.cluster_id, kept.revision, kept.counter)
+        if not all(type(one) is int for one in numbers) or type(kept.generation) is not str:
+            raise StoreDamaged(f"{self._path} is not what ipamd wrote: {text}")
+        return kept
 
     def keep(self, remembered: Remembered) -> None:
         """Make it durable.  Raises StoreUnavailable."""
