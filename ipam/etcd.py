@@ -58,6 +58,7 @@ class EtcdKV:
         self._config = config
         self._members = Members(config, clock=clock, chance=chance)
         self._chance = chance
+        self._known = (0, 0)  # cluster id and term that a watch saw last
 
     async def get(self, key: str) -> Entry | None:
         answer = await self._range(rpc.RangeRequest(key=_bytes(key)))
@@ -92,18 +93,18 @@ class EtcdKV:
         return Outcome(answer.succeeded, answer.header.revision)
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        place = _Place(after)
+        place = _Place(after, *self._known)
         attempt = 0
         while True:
+            member, metadata = await self._whereabouts(prefix, place)
             try:
-                async with aclosing(self._stream(prefix, place)) as batches:
+                async with aclosing(self._stream(member, metadata, prefix, place)) as batches:
                     async for batch in batches:
                         attempt = 0
                         yield batch
-            except KVUnavailable:
-                pass
-            attempt += 1
-            await asyncio.sleep(backoff_s(attempt, self._chance))
+            except _StreamLost:
+                attempt += 1
+                await asyncio.sleep(backoff_s(attempt, self._chance))
 
     async def grant(self, ttl_s: int) -> int:
         """An answer that was lost leaves a lease that nothing hangs on, until it runs out."""
@@ -166,11 +167,15 @@ class EtcdKV:
                 raise Replaced((await self.identity()).revision) from exc
             raise exc.failure.error() from exc
 
-    async def _stream(self, prefix: str, place: "_Place") -> AsyncGenerator[Batch, None]:
-        """One stream on one member, until it ends; *place* moves with what was yielded."""
-        member, metadata = await self._whereabouts(prefix, place)
+    async def _stream(
+        self, member: Member, metadata: Metadata, prefix: str, place: "_Place"
+    ) -> AsyncGenerator[Batch, None]:
+        """One stream, until it is lost; *place* moves with what was yielded.
+
+        Raises _StreamLost, Replaced, Compacted, Denied.
+        """
         if member.is_retired:
-            return  # new certificates since; its channel may be closed
+            raise _StreamLost("new certificates since; the channel may be closed")
         async with member.used():
             stream = member.watch.Watch(metadata=metadata)
             try:
@@ -207,8 +212,13 @@ class EtcdKV:
             return answer, member, metadata
 
         answer, member, metadata = await _final(self._members.read(ask))
+        self._known = (answer.header.cluster_id, answer.header.raft_term)
         place.confirm(answer.header)
         return member, metadata
+
+
+class _StreamLost(KVUnavailable):
+    """One stream is over; another may do."""
 
 
 @dataclass(slots=True)
@@ -231,7 +241,7 @@ class _Place:
         self.cluster_id, self.raft_term = header.cluster_id, header.raft_term
 
     def check(self, answer: Any, endpoint: str) -> None:
-        """Raises Replaced, Compacted, Denied, KVUnavailable."""
+        """Raises Replaced, Compacted, Denied, _StreamLost."""
         if answer.header.cluster_id != self.cluster_id:
             raise Replaced(answer.header.revision)
         if answer.compact_revision:
@@ -243,7 +253,7 @@ class _Place:
             # The token was good for a read on this member a moment ago.
             if "permission denied" in answer.cancel_reason:
                 raise Denied(reason)
-            raise KVUnavailable(reason)
+            raise _StreamLost(reason)
 
     def advance(self, events: list[Event], now: int) -> Batch | None:
         """What is new of *events*; without any, all up to revision *now* is known.
@@ -272,13 +282,13 @@ def _stream_error(failure: Failure) -> KVError:
         error = failure.error()
         if isinstance(error, Denied):
             return error
-    return KVUnavailable(f"etcd at {failure.reason}")
+    return _StreamLost(f"etcd at {failure.reason}")
 
 
 def _received(answer: Any) -> Any:
-    """*answer*, unless the stream just ended.  Raises KVUnavailable."""
+    """*answer*, unless the stream just ended.  Raises _StreamLost."""
     if answer is grpc.aio.EOF:
-        raise KVUnavailable("etcd ended a stream")
+        raise _StreamLost("etcd ended a stream")
     return answer
 
 

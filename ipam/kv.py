@@ -145,10 +145,10 @@ class KV(Protocol):
         ...
 
     def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
-        """Changes after revision *after*, without a gap, over lost connections too.
+        """Changes after revision *after*, without a gap, on another member where one is lost.
 
-        While no member answers it waits.  Raises Compacted (Replaced) where there would be a
-        gap, Denied.
+        Raises KVUnavailable where no member answers any more, Compacted (Replaced) where there
+        would be a gap, Denied.
         """
         ...
 

@@ -282,7 +282,9 @@ class MemoryKV:
                 event.clear()
                 if self._faults.denied:
                     raise Denied(self._faults.denied)
-                if not (self._faults.held or self._faults.unavailable):
+                if self._faults.unavailable:
+                    raise KVUnavailable(self._faults.unavailable)
+                if not self._faults.held:
                     cluster.expire()
                     if cluster.incarnation != incarnation or cluster.revision < after:
                         raise Replaced(cluster.revision)

@@ -73,18 +73,42 @@ def test_lost_answers_are_of_commits_carried_out_or_not() -> None:
 def test_one_clients_faults_are_not_anothers() -> None:
     async def run() -> None:
         cluster = MemoryCluster()
-        cut_off, well = MemoryKV(cluster, Faults(unavailable="gone")), MemoryKV(cluster)
+        cut_off, well = MemoryKV(cluster), MemoryKV(cluster)
         await well.commit([], [Put(key("a"), b"1")])
-        async with asyncio.TaskGroup() as group:
-            late = group.create_task(events(cut_off, 1, 2))
-            assert len(await events(well, 1, 1)) == 1
-            await well.commit([], [Put(key("a"), b"2")])
-            assert not late.done()
-            cut_off.faults = Faults()
+        watch = cut_off.watch(PREFIX, after=1)
+        first = await anext(watch)
+        cut_off.faults = Faults(unavailable="gone")
+        with pytest.raises(KVUnavailable, match="gone"):
+            await anext(watch)
+        await well.commit([], [Put(key("a"), b"2")])
+        cut_off.faults = Faults()
+        [second] = await events(cut_off, first.revision, 1)
 
-        assert [event.entry.value for event in late.result() if event.entry] == [b"1", b"2"]
+        assert second.entry is not None
+        assert second.entry.value == b"2"
 
     asyncio.run(run())
+
+
+def test_waiting_watch_is_told_of_new_faults() -> None:
+    async def run() -> None:
+        cluster = MemoryCluster()
+        kv = MemoryKV(cluster)
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(unavailable(kv))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            kv.faults = Faults(unavailable="gone")
+
+        assert watch.result()
+
+    asyncio.run(run())
+
+
+async def unavailable(kv: KV) -> bool:
+    with pytest.raises(KVUnavailable):
+        await events(kv, 1, 1)
+    return True
 
 
 def test_held_watches_deliver_in_any_order_of_clients() -> None:
