@@ -202,11 +202,12 @@ class Administration:
         """
         self._replica.require_thawed()
         view, keys = self._replica.view, self._replica.keys
-        key = keys.block(cidr)
+        key, sent = keys.block(cidr), False
 
         def decide(attempt: int) -> Change:
+            nonlocal sent
             block, entry = view.blocks.get(cidr), view.entry(key)
-            if attempt and entry is None:
+            if sent and entry is None:
                 return Change([view.unchanged(key)])
             if block is None or entry is None:
                 raise Unknown(f"no block {cidr}")
@@ -223,6 +224,7 @@ class Administration:
                 )
             conditions = [view.unchanged(key), view.unchanged(keys.node(block.node))]
             counter = Put(keys.counter, write(Counter()))
+            sent = True
             return Change([*conditions, *self._replica.thawed()], [Delete(key), counter])
 
         block = view.blocks.get(cidr)

@@ -48,7 +48,7 @@ def validate(config: Config) -> None:
         if one.name == other.name:
             raise Invalid(f"two pools are called {one.name}")
         if one.cidr.overlaps(other.cidr):
-            raise Invalid(f"{one.name} ({one.cidr}) overlaps pool {other.name} ({other.cidr})")
+            raise Invalid(f"pool {other.name} ({other.cidr}) overlaps pool {one.name} ({one.cidr})")
     _validate_settings(config.settings)
 
 

@@ -1,0 +1,191 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+
+from ipam.calls import Drain, Init
+from ipam.cluster import NodeState, Settings
+from ipam.kv import Put
+from ipam.memory_kv import Faults, MemoryKV
+from ipam.refusals import AlreadyThere, Forbidden, Invalid, Stale, Unknown
+from tests.unit.ipam.ipamd_cases import FOUR, KEYS, Site, node, site
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        made.begin()
+        yield made
+
+
+def test_generation_is_made_once(cluster: Site) -> None:
+    with pytest.raises(AlreadyThere, match="--recover"):
+        cluster.do(lambda a: a.init(Init()))
+    first = cluster.do(lambda a: a.init(Init(if_new=True)))
+    second = cluster.do(lambda a: a.init(Init(if_new=True)), 1)
+
+    assert first == second
+    assert not first.made
+
+
+def test_recovery_makes_another_generation_that_names_the_former_ones(cluster: Site) -> None:
+    first = cluster.do(lambda a: a.init(Init(if_new=True))).generation
+    second = cluster.do(lambda a: a.init(Init(recover=True))).generation
+    third = cluster.do(lambda a: a.init(Init(recover=True)), 1).generation
+    cluster.follow()
+
+    meta = cluster.replicas[0].replica.view.meta
+
+    assert meta is not None
+    assert (meta.generation, meta.previous) == (third, (second, first))
+    assert not any(authority.replica.frozen for authority in cluster.replicas)
+
+
+@pytest.mark.parametrize("applied", [True, False])
+def test_init_whose_answer_was_lost_makes_one_generation(tmp_path: Path, applied: bool) -> None:
+    with site(tmp_path) as made:
+        made.follow()
+        kv = made.replicas[0].replica.kv
+        assert isinstance(kv, MemoryKV)
+        kv.faults = Faults(lost=(applied,))
+
+        done = made.do(lambda a: a.init(Init()))
+        again = made.do(lambda a: a.init(Init(if_new=True)), 1)
+
+        assert done.made
+        assert again.generation == done.generation
+
+
+def test_pool_is_made_once_and_changed_after(cluster: Site) -> None:
+    with pytest.raises(AlreadyThere, match="pool four is there already"):
+        cluster.do(lambda a: a.put_pool(FOUR, create=True))
+    cluster.do(lambda a: a.put_pool(replace(FOUR, order=5)), 1)
+    cluster.follow()
+
+    config = cluster.replicas[0].replica.view.config
+    assert config is not None
+    assert [pool.order for pool in config.pools if pool.name == "four"] == [5]
+
+
+def test_pool_that_overlaps_another_is_refused(cluster: Site) -> None:
+    with pytest.raises(Invalid, match="overlaps pool four"):
+        cluster.do(lambda a: a.put_pool(replace(FOUR, name="again")))
+
+
+def test_pool_with_blocks_in_use_may_grow_and_not_go(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+
+    cluster.do(lambda a: a.put_pool(replace(FOUR, cidr=ip_network("10.0.0.0/22"))))
+    with pytest.raises(Forbidden, match="blocks of /26 in use"):
+        cluster.do(lambda a: a.put_pool(replace(FOUR, block_length=27)), 1)
+    with pytest.raises(Forbidden, match="drain it first"):
+        cluster.do(lambda a: a.delete_pool("four"), 1)
+    with pytest.raises(Unknown, match="no pool eight; there are: six, four"):
+        cluster.do(lambda a: a.delete_pool("eight"))
+
+
+def test_empty_pool_can_be_deleted_and_its_answer_be_lost(cluster: Site) -> None:
+    kv = cluster.replicas[0].replica.kv
+    assert isinstance(kv, MemoryKV)
+    kv.faults = Faults(lost=(True,))
+
+    cluster.do(lambda a: a.delete_pool("four"))
+    cluster.follow()
+
+    config = cluster.replicas[1].replica.view.config
+    assert config is not None
+    assert [pool.name for pool in config.pools] == ["six"]
+
+
+def test_configuration_edited_by_hand_is_not_overwritten(cluster: Site) -> None:
+    cluster.run(MemoryKV(cluster.store).commit([], [Put(KEYS.config, b"by hand")]))
+    cluster.follow()
+    cluster.register(node("a"))
+
+    with pytest.raises(Forbidden, match="edited by hand"):
+        cluster.do(lambda a: a.put_settings(Settings(silence_s=5.0)))
+    with pytest.raises(Forbidden, match="cannot be read"):
+        cluster.claim("a")
+
+
+def test_node_seen_alive_is_not_fenced_unless_forced(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    with pytest.raises(Forbidden, match="is seen alive"):
+        cluster.do(lambda a: a.drain(Drain(node="a", fenced=True)), 1)
+    drained = cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, force=True, by="bob")), 1)
+    cluster.follow()
+
+    known = cluster.replicas[0].replica.view.nodes["a"]
+    assert drained.state is NodeState.FENCED
+    assert (known.epoch, known.fenced_by) == (2, "bob")
+
+
+def test_fence_is_not_undone(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, force=True)))
+
+    for undo in (Drain(node="a", undo=True), Drain(node="a", fenced=True, undo=True)):
+        with pytest.raises(Forbidden, match="registers"):
+            cluster.do(lambda a, undo=undo: a.drain(undo))  # type: ignore[misc]
+    with pytest.raises(Unknown, match="no node b"):
+        cluster.do(lambda a: a.drain(Drain(node="b", fenced=True)))
+
+
+def test_node_that_may_serve_unconfirmed_is_fenced_only_if_wiped(cluster: Site) -> None:
+    cluster.do(lambda a: a.put_settings(Settings(unconfirmed_boots=True)))
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.put_settings(Settings(unconfirmed_boots=False)))
+    call = Drain(node="a", fenced=True, force=True)
+
+    with pytest.raises(Forbidden, match="--wiped"):
+        cluster.do(lambda a: a.drain(call))
+
+    assert cluster.do(lambda a: a.drain(replace(call, wiped=True))).state is NodeState.FENCED
+
+
+def test_wiped_node_is_forgotten_once_it_holds_nothing(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, force=True, wiped=True)))
+
+    cluster.rest()
+
+    view = cluster.replicas[0].replica.view
+    assert not view.nodes
+    assert not view.blocks
+
+
+def test_block_of_a_node_that_is_not_fenced_is_not_released(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks[0]
+
+    def release(revision: int) -> None:
+        cluster.do(lambda a: a.release_block(held.cidr, mod_revision=revision))
+
+    with pytest.raises(Stale, match="look again"):
+        release(1)
+    with pytest.raises(Forbidden, match="drain a --fenced"):
+        release(held.revision)
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, force=True)))
+    release(held.revision)
+    with pytest.raises(Unknown, match="no block"):
+        release(held.revision)
+
+
+def test_block_without_a_nodes_record_is_freed_by_fencing_its_owner(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks[0]
+    cluster.store.entries.pop(KEYS.node("a"))
+    cluster.store.entries.pop(KEYS.alive("a"))
+    for authority in cluster.replicas:
+        cluster.run(authority.replica.resync())
+
+    drained = cluster.do(lambda a: a.drain(Drain(node="a", fenced=True)))
+    cluster.rest()
+
+    assert held.cidr in drained.blocks
+    assert not cluster.replicas[0].replica.view.blocks
