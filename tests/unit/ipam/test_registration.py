@@ -1,0 +1,158 @@
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+
+from ipam.calls import Held, Register
+from ipam.cluster import Block, BlockState, Meta, Node, NodeState
+from ipam.keys import Alive
+from ipam.refusals import Forbidden, SecondBoot
+from ipam.registration import Known, plan
+
+CIDR = ip_network("10.0.0.0/26")
+BLOCK = Block(cidr=CIDR, pool="p", node="a", uid="u", epoch=1, nonce="n")
+HELD = Held(cidr=CIDR, pool="p", epoch=1, revision=5)
+NODE = Node(name="a", uid="u", epoch=1, boot_id="b")
+ASKED = Register(
+    node="a", uid="u", boot_id="b", instance="i", epoch=1, generation="g", blocks=(HELD,)
+)
+
+
+def known(node: Node | None = NODE, *blocks: Block, **fields: object) -> Known:
+    base = Known(
+        meta=Meta(generation="g"),
+        node=node,
+        alive=None,
+        counter=10,
+        blocks={block.cidr: block for block in blocks},
+        unconfirmed_boots=False,
+    )
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+def test_new_node_begins_with_epoch_one() -> None:
+    new = replace(ASKED, epoch=0, generation="", blocks=())
+
+    made = plan(new, known(None))
+
+    assert (made.node.epoch, made.node.state, made.freeze) == (1, NodeState.ACTIVE, "")
+
+
+def test_node_that_is_as_it_was_changes_nothing() -> None:
+    same = plan(ASKED, known(NODE, BLOCK))
+
+    assert (same.node, same.blocks, same.lost, same.freeze) == (NODE, (), (), "")
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "why"),
+    [
+        (ASKED, known(None), "misses its own record"),
+        (replace(ASKED, epoch=2), known(NODE, BLOCK), "has epoch 2, above the store's 1"),
+        (ASKED, known(NODE), "misses its block 10.0.0.0/26"),
+        (ASKED, known(NODE, replace(BLOCK, node="b")), "finds its block 10.0.0.0/26 with b"),
+        (replace(ASKED, generation="h"), known(NODE, BLOCK), "remembers generation h, not g"),
+        (replace(ASKED, counter=11), known(NODE, BLOCK), "remembers 11 claims, and the store 10"),
+    ],
+)
+def test_what_only_a_rollback_explains_freezes_claims(
+    asked: Register, there: Known, why: str
+) -> None:
+    assert why in plan(asked, there).freeze
+
+
+def test_missing_block_is_written_again_and_never_over_another() -> None:
+    missing = plan(ASKED, known(NODE))
+    taken = plan(ASKED, known(NODE, replace(BLOCK, node="b")))
+    wider = Block(cidr=ip_network("10.0.0.0/24"), pool="p", node="b", uid="v", epoch=1, nonce="m")
+    across = plan(ASKED, known(NODE, wider))
+
+    assert missing.blocks == (replace(BLOCK, nonce=""),)
+    assert (taken.blocks, taken.lost) == ((), (CIDR,))
+    assert (across.blocks, across.lost) == ((), (CIDR,))
+
+
+def test_after_a_recovery_what_was_remembered_before_is_forgiven() -> None:
+    recovered = known(None, meta=Meta(generation="h", previous=("g",)))
+
+    found = plan(replace(ASKED, counter=99), recovered)
+
+    assert found.freeze == ""
+    assert [block.cidr for block in found.blocks] == [CIDR]
+
+
+def test_fenced_node_that_comes_back_takes_up_what_was_not_freed() -> None:
+    fenced = replace(NODE, epoch=2, state=NodeState.FENCED, fenced_by="op", wiped=True)
+    rest = replace(BLOCK, state=BlockState.QUARANTINED)
+
+    back = plan(ASKED, known(fenced, rest))
+    late = plan(ASKED, known(fenced))
+
+    assert (back.node.epoch, back.node.state, back.node.wiped) == (2, NodeState.ACTIVE, False)
+    assert back.blocks == (replace(BLOCK, epoch=2),)
+    assert (late.blocks, late.lost, late.freeze) == ((), (CIDR,), "")
+
+
+def test_block_that_is_being_given_back_is_lost_without_alarm() -> None:
+    leaving = replace(ASKED, blocks=(replace(HELD, state=BlockState.DRAINING),))
+    fenced = replace(NODE, epoch=2, state=NodeState.FENCED)
+
+    for there in (known(NODE), known(NODE, replace(BLOCK, node="b")), known(fenced, BLOCK)):
+        found = plan(leaving, there)
+        assert (found.blocks, found.lost, found.freeze) == ((), (CIDR,), "")
+
+
+def test_block_that_was_handed_back_is_not_served_again() -> None:
+    given = replace(BLOCK, state=BlockState.QUARANTINED)
+
+    assert plan(ASKED, known(NODE, given)).lost == (CIDR,)
+
+
+def test_block_that_another_node_vouched_for_becomes_its_owners_again() -> None:
+    vouched = replace(BLOCK, uid="", pool="")
+
+    assert plan(ASKED, known(NODE, vouched)).blocks == (replace(vouched, uid="u"),)
+
+
+@pytest.mark.parametrize(
+    "alive",
+    [
+        Alive(instance="j", boot_id="other", uid="u"),
+        Alive(instance="j", boot_id="b", uid="other"),
+    ],
+)
+def test_second_boot_or_store_that_is_alive_is_refused(alive: Alive) -> None:
+    with pytest.raises(SecondBoot):
+        plan(ASKED, known(NODE, BLOCK, alive=alive))
+
+
+def test_another_instance_of_the_same_boot_is_a_restart() -> None:
+    alive = Alive(instance="j", boot_id="b", uid="u")
+
+    assert plan(ASKED, known(NODE, BLOCK, alive=alive)).freeze == ""
+
+
+def test_another_store_gets_the_name_only_where_the_former_holds_nothing() -> None:
+    anew = replace(ASKED, uid="v", epoch=0, generation="", blocks=())
+
+    with pytest.raises(Forbidden, match="drain a --fenced"):
+        plan(anew, known(NODE, BLOCK))
+    assert plan(anew, known(NODE)).node.epoch == 2
+    fenced = replace(NODE, epoch=2, state=NodeState.FENCED)
+    assert plan(anew, known(fenced, BLOCK)).node.epoch == 3
+
+
+def test_record_of_another_store_is_kept_where_the_store_is_not_trusted() -> None:
+    back = replace(ASKED, uid="v", epoch=4, blocks=())
+
+    found = plan(back, known(NODE))
+
+    assert found.freeze
+    assert found.keep
+
+
+def test_node_once_told_of_unconfirmed_boots_stays_marked() -> None:
+    told = plan(ASKED, known(NODE, BLOCK, unconfirmed_boots=True)).node
+
+    assert told.unconfirmed
+    assert plan(ASKED, known(told, BLOCK)).node.unconfirmed
