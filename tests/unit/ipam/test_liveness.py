@@ -1,0 +1,99 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipam.liveness import TTL_S
+from tests.unit.ipam.ipamd_cases import Site, node, site
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        made.begin()
+        yield made
+
+
+def alive(cluster: Site, name: str = "a") -> bool:
+    cluster.store.expire()
+    cluster.follow()
+    return cluster.replicas[1].replica.view.alive(name) is not None
+
+
+def tick(cluster: Site, seconds: float, at: int = 0) -> None:
+    cluster.now += seconds
+    cluster.do(lambda a: a.tick(), at)
+
+
+def test_registered_node_is_seen_alive_by_all_and_then_no_more(cluster: Site) -> None:
+    cluster.register(node("a"))
+    at_once = alive(cluster)
+    tick(cluster, TTL_S - 1)
+    soon = alive(cluster)
+    tick(cluster, 2)
+
+    assert (at_once, soon, alive(cluster)) == (True, True, False)
+
+
+def test_node_whose_stream_is_open_stays_alive(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    async def watched() -> None:
+        stream = cluster.replicas[0].watch("a")
+        await anext(stream)
+        for _ in range(5):
+            cluster.now += TTL_S - 1
+            await cluster.replicas[0].tick()
+        await stream.aclose()
+
+    cluster.run(watched())
+    during = alive(cluster)
+    tick(cluster, TTL_S - 1)
+    tick(cluster, 2)
+
+    assert during
+    assert not alive(cluster)
+
+
+def test_node_is_alive_no_more_when_its_replica_is_gone(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    tick(cluster, TTL_S + 1, at=1)
+
+    assert not alive(cluster)
+
+
+def test_replica_whose_lease_ran_out_shows_its_nodes_again(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.now += TTL_S + 1
+    lost = alive(cluster)
+
+    async def heard() -> None:
+        stream = cluster.replicas[0].watch("a")
+        await anext(stream)
+        await cluster.replicas[0].tick()
+        await stream.aclose()
+
+    cluster.run(heard())
+
+    assert not lost
+    assert alive(cluster)
+
+
+def test_node_that_moved_to_another_replica_is_not_dropped_by_the_first(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.now += TTL_S - 5
+    cluster.register(node("a", instance="2", epoch=1), at=1)
+
+    tick(cluster, 6, at=0)
+
+    assert alive(cluster)
+
+
+def test_oldest_quiet_node_is_told(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.now += 4
+    cluster.register(node("b"))
+    cluster.now += 3
+
+    assert cluster.replicas[0].counts().oldest_unheard_s == 7

@@ -1,0 +1,95 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from ipam.calls import Mirror, MirroredLease
+from ipam.keys import MirrorHead
+from ipam.memory_kv import Faults, MemoryKV
+from ipam.refusals import Stale
+from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
+
+LEASES = tuple(
+    MirroredLease(
+        network="net",
+        container_id=f"c{number}",
+        ifname="eth0",
+        addresses=(ip_address("10.0.0.0") + number,),
+        pod=f"ns/pod-{number}",
+    )
+    for number in range(250)
+)
+CALL = Mirror(node="a", uid="uid-a", epoch=1, sequence=1, leases=LEASES[:2])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        made.begin()
+        made.register(node("a"))
+        yield made
+
+
+def stored(cluster: Site) -> set[str]:
+    prefix = KEYS.leases("a")
+    return {key.split("/")[-2] for key in cluster.store.entries if key.startswith(prefix)}
+
+
+def test_changes_are_stored_and_gone_ones_deleted(cluster: Site) -> None:
+    first = cluster.do(lambda a: a.mirror(CALL))
+    gone = replace(CALL, sequence=2, leases=(replace(LEASES[0], gone=True), LEASES[5]))
+    second = cluster.do(lambda a: a.mirror(gone), 1)
+
+    assert (first, second) == (1, 2)
+    assert stored(cluster) == {"c1", "c5"}
+
+
+def test_late_call_changes_nothing_and_says_how_far_the_mirror_is(cluster: Site) -> None:
+    cluster.do(lambda a: a.mirror(replace(CALL, sequence=5)))
+
+    late = cluster.do(lambda a: a.mirror(replace(CALL, sequence=4, leases=LEASES[9:12])))
+
+    assert late == 5
+    assert stored(cluster) == {"c0", "c1"}
+
+
+def test_whole_mirror_in_several_transactions_leaves_nothing_else(cluster: Site) -> None:
+    cluster.do(lambda a: a.mirror(CALL))
+
+    whole = replace(CALL, sequence=2, whole=True, leases=LEASES[1:])
+    done = cluster.do(lambda a: a.mirror(whole))
+
+    assert done == 2
+    assert stored(cluster) == {f"c{number}" for number in range(1, 250)}
+
+
+@pytest.mark.parametrize("lost", [(True,), (False,), (True, True), (False, True, False)])
+def test_lost_answers_are_settled_by_the_head(cluster: Site, lost: tuple[bool, ...]) -> None:
+    kv = cluster.replicas[0].replica.kv
+    assert isinstance(kv, MemoryKV)
+    kv.faults = Faults(lost=lost)
+
+    done = cluster.do(lambda a: a.mirror(replace(CALL, leases=LEASES)))
+
+    assert done == 1
+    assert len(stored(cluster)) == 250
+    head = KEYS.read(cluster.store.entries[KEYS.mirror("a")])
+    assert head == MirrorHead("uid-a", 1, 1)
+
+
+def test_mirror_of_a_node_that_is_not_registered_so_is_refused(cluster: Site) -> None:
+    for wrong in ({"node": "b"}, {"uid": "other"}, {"epoch": 2}):
+        with pytest.raises(Stale):
+            cluster.do(lambda a, w=wrong: a.mirror(replace(CALL, **w)))  # type: ignore[misc]
+
+
+def test_new_store_of_a_node_begins_its_sequence_anew(cluster: Site) -> None:
+    cluster.do(lambda a: a.mirror(replace(CALL, sequence=50)))
+    cluster.now += 20
+    epoch = cluster.register(node("a", uid="uid-new")).epoch
+
+    done = cluster.do(lambda a: a.mirror(replace(CALL, uid="uid-new", epoch=epoch, whole=True)))
+
+    assert (epoch, done) == (2, 1)
