@@ -4,6 +4,7 @@ Uses the stubs that aetcd generated from etcd's own .proto, over channels of ipa
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -124,8 +125,7 @@ class EtcdKV:
         async def once(member: Member, metadata: Metadata) -> Any:
             stream = member.lease.LeaseKeepAlive(timeout=self._config.timeout_s, metadata=metadata)
             try:
-                await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
-                return _received(await stream.read())
+                return await _asked(stream, rpc.LeaseKeepAliveRequest(ID=lease))
             finally:
                 stream.cancel()
 
@@ -179,18 +179,17 @@ class EtcdKV:
         async with member.used():
             stream = member.watch.Watch(metadata=metadata)
             try:
-                await stream.write(_watch_request(prefix, place.after))
+                answer = await _asked(stream, _watch_request(prefix, place.after))
                 pending: list[Event] = []
                 while True:
-                    answer = _received(await stream.read())
                     place.check(answer, member.target)
                     pending += map(_event, answer.events)
-                    if answer.fragment or answer.created:
-                        continue
-                    batch = place.advance(pending, answer.header.revision)
-                    pending = []
-                    if batch is not None:
-                        yield batch
+                    if not (answer.fragment or answer.created):
+                        batch = place.advance(pending, answer.header.revision)
+                        pending = []
+                        if batch is not None:
+                            yield batch
+                    answer = _received(await stream.read())
             except grpc.aio.AioRpcError as exc:
                 failure = Failure(member.target, exc.code(), exc.details() or "")
                 raise _stream_error(failure) from exc
@@ -283,6 +282,14 @@ def _stream_error(failure: Failure) -> KVError:
         if isinstance(error, Denied):
             return error
     return _StreamLost(f"etcd at {failure.reason}")
+
+
+async def _asked(stream: Any, request: Any) -> Any:
+    """The first answer to *request*.  Raises AioRpcError, _StreamLost."""
+    # A stream that is over already takes no request; why it is over, reading tells.
+    with contextlib.suppress(asyncio.InvalidStateError):
+        await stream.write(request)
+    return _received(await stream.read())
 
 
 def _received(answer: Any) -> Any:
