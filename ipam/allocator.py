@@ -6,11 +6,11 @@ reservation in memory, for the caller to abandon; a failed release leaves the re
 try again.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from threading import Lock
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from ipam.consistency import compare
 from ipam.errors import AddressUnavailable, NoFreeAddress, StoreUnavailable
@@ -21,7 +21,7 @@ from ipam.ranges import RangeSet, check_disjoint
 from ipam.slot import Slot
 from ipam.store import Change, Delete, Forget, Put, Released, Remember, Snapshot, Store
 from ipam.writer import Writer
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
 
 T = TypeVar("T")
 
@@ -35,6 +35,18 @@ class Counters:
     cooling_reused: int = 0
     exhausted: int = 0
     store_failures: int = 0
+
+
+class Companion(Protocol):
+    """Whoever keeps something else in the same store; called in any thread, and must not wait."""
+
+    def settled(self, who: Attachment, record: Record | None) -> None:
+        """Note that *record*, or that there is none, is durable now; the allocator is locked."""
+        ...
+
+    def to_memory(self, found: Snapshot) -> Sequence[Change]:
+        """Return the changes from *found* to what should be stored."""
+        ...
 
 
 class Allocator:
@@ -59,6 +71,8 @@ class Allocator:
         self._slots: dict[Attachment, Slot] = {}
         self._ledger = Ledger(self._cooldown_ns)
         self._suspended: dict[str, str] = {}
+        self._barred: tuple[IPNetwork, ...] = ()
+        self._companions: tuple[Companion, ...] = ()
         self.counters = Counters()
         self._load(store.load())
         self._writer = Writer(store)
@@ -96,9 +110,14 @@ class Allocator:
         with self._lock:
             if self.degraded:
                 raise StoreUnavailable(f"no address can be made durable: {self.degraded}")
-            pools = [self._ledger.pool(one, wanted.excluded) for one in wanted.range_sets]
+            pools = [
+                self._ledger.pool(one, wanted.excluded + self._barred_in(one))
+                for one in wanted.range_sets
+            ]
             slot = self._slots.get(who) or Slot()
             asked = self._assign_requested(who, wanted.requested, pools)
+            if wanted.preferred:
+                self._assign_preferred(slot, wanted.preferred, pools, asked)
             try:
                 choices = [
                     self._choose(slot, pool, want) for pool, want in zip(pools, asked, strict=True)
@@ -158,6 +177,39 @@ class Allocator:
         adopted: Future[Attachment | None] = Future()
         stored.add_done_callback(lambda done: _pass_on(done, adopted))
         return adopted
+
+    def join(self, companion: Companion) -> None:
+        self._companions += (companion,)
+
+    def keep(self, changes: Sequence[Change]) -> Future[None]:
+        """Make what a companion keeps durable.  The future fails with StoreUnavailable."""
+        try:
+            return self._writer.submit(changes, lambda error: None)
+        except StoreUnavailable as exc:
+            return _failed(exc)
+
+    def bar(self, network: IPNetwork) -> bool:
+        """Give nothing in *network* any more, if nobody has anything in it now; say whether so."""
+        with self._lock:
+            if network not in self._barred:
+                if any(self._ledger.count((network,))):
+                    return False
+                self._barred += (network,)
+            return True
+
+    def unbar(self, network: IPNetwork) -> None:
+        with self._lock:
+            self._barred = tuple(one for one in self._barred if one != network)
+
+    def count(self, networks: Sequence[IPNetwork]) -> list[int]:
+        """Return how many addresses in each of *networks* somebody has."""
+        with self._lock:
+            return self._ledger.count(networks)
+
+    def retire(self, range_sets: Collection[RangeSet]) -> None:
+        """Note that no ADD will ask for these range sets again."""
+        with self._lock:
+            self._ledger.retire(range_sets)
 
     def find(self, who: Attachment) -> Record | None:
         with self._lock:
@@ -233,6 +285,27 @@ class Allocator:
             asked[at] = address
         return asked
 
+    def _barred_in(self, ranges: RangeSet) -> tuple[IPNetwork, ...]:
+        return self._barred and tuple(
+            network
+            for network in self._barred
+            if any(one.subnet.overlaps(network) for one in ranges)
+        )
+
+    def _assign_preferred(
+        self,
+        slot: Slot,
+        preferred: Sequence[IPAddress],
+        pools: Sequence[Pool],
+        asked: list[IPAddress | None],
+    ) -> None:
+        """Ask for the former addresses, where they are free and nothing else was asked for."""
+        own = slot.own()
+        for at, pool in enumerate(pools):
+            if asked[at] is None and not any(_in_pool(one, pool) for one in own):
+                free = (one for one in preferred if self._ledger.holder(one) is None)
+                asked[at] = next((one for one in free if _in_pool(one, pool)), None)
+
     def _held_by(self, holder: Attachment | None) -> str:
         slot = self._slots[holder] if holder is not None else Slot()
         record = slot.current or slot.durable
@@ -280,6 +353,8 @@ class Allocator:
                 slot.unsettled -= 1
                 if error is None:
                     slot.durable = record
+                    for companion in self._companions:
+                        companion.settled(who, record)
                     if record is not None and record.state is State.HELD and slot.leases is leases:
                         slot.leases = ()
                 else:
@@ -340,7 +415,8 @@ class Allocator:
                 if history.get(address) != since_ns
             )
         )
-        return [*stale, forgotten, *missing, released]
+        beside = [change for one in self._companions for change in one.to_memory(found)]
+        return [*stale, forgotten, *missing, released, *beside]
 
     def _compare(self, store: Store) -> list[str]:
         # In the writer's thread nothing becomes durable meanwhile, so this is exact.

@@ -15,6 +15,10 @@ class NoFreeAddress(IPAMError):
     """Every address of a range set is held or excluded; the message names the ranges."""
 
 
+class NotServed(IPAMError):
+    """No address can be given for now; the message says what is waited for."""
+
+
 class AddressUnavailable(IPAMError):
     """A requested address that cannot be given; the message names range and holder."""
 

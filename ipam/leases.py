@@ -63,11 +63,13 @@ class Lease:
 class Wanted:
     """What one ADD asks for: an address from each range set, never one of *excluded*.
 
-    Each of *requested* must be satisfied by one of the range sets.
+    Each of *requested* must be satisfied by one of the range sets; of *preferred*, those that
+    can be.
     """
 
     range_sets: tuple[RangeSet, ...]
     requested: tuple[IPAddress, ...] = ()
+    preferred: tuple[IPAddress, ...] = ()
     excluded: tuple[IPNetwork, ...] = ()
 
 

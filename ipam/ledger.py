@@ -6,8 +6,9 @@ them be in use than are kept.  Everything here is a function of its arguments an
 told before.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
@@ -107,6 +108,21 @@ class Ledger:
                     pool.forget(value)
                 forgotten.append(make(value))
         return tuple(forgotten)
+
+    def count(self, networks: Sequence[IPNetwork]) -> list[int]:
+        """Return how many held addresses are in each of *networks*."""
+        held = {version: sorted(family.held) for version, family in self._families.items()}
+        return [
+            bisect_right(held[one.version], int(one.broadcast_address))
+            - bisect_left(held[one.version], int(one.network_address))
+            for one in networks
+        ]
+
+    def retire(self, range_sets: Collection[RangeSet]) -> None:
+        """Drop the pools of *range_sets*: addresses and history stay."""
+        for family in self._families.values():
+            for key in [key for key in family.pools if key[0] in range_sets]:
+                del family.pools[key]
 
     def usage(self, now_ns: int) -> Iterator[Usage]:
         """Count held and idle addresses of each pool in use."""

@@ -3,6 +3,7 @@
     attachment   one row a record, keyed (network, container_id, ifname)
     address      the addresses of each attachment in order; UNIQUE, so no bug gives one twice
     released     the history: who cools down, and since when
+    node, block, former, table_row    where blocks come from a cluster: ipam.sqlite_cluster
 
 The file is recognised by its application_id, its schema version is user_version.  A new one is
 made under another name and renamed into place, so a file without our schema is never a crash of
@@ -18,9 +19,21 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from pathlib import Path
 from typing import Any
 
+from ipam import sqlite_cluster
 from ipam.errors import Conflict, StoreDamaged, StoreUnavailable
 from ipam.leases import Attachment, Record, State
-from ipam.store import Change, Delete, Forget, Put, Released, Remember, Snapshot
+from ipam.store import (
+    Change,
+    Delete,
+    Forget,
+    Own,
+    Put,
+    Released,
+    Remember,
+    Snapshot,
+    Stick,
+    Tabulate,
+)
 from net.address import IPAddress, IPInterface
 
 APPLICATION_ID = 0x69737468  # "isth"
@@ -43,6 +56,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             address BLOB PRIMARY KEY, boot_id TEXT NOT NULL, released_ns INTEGER NOT NULL
         ) WITHOUT ROWID""",
     ),
+    sqlite_cluster.TABLES,
 )
 """What brings a file from each schema version to the next; version 0 is an empty file."""
 
@@ -84,7 +98,13 @@ class SQLiteStore:
                 Released(_address(packed), boot_id, released_ns)
                 for packed, boot_id, released_ns in self._db.execute("SELECT * FROM released")
             )
-        return Snapshot(records, history)
+            return Snapshot(
+                records,
+                history,
+                sqlite_cluster.holdings(self._db),
+                sqlite_cluster.formers(self._db),
+                sqlite_cluster.rows(self._db),
+            )
 
     def commit(self, changes: Iterable[Change]) -> None:
         with self._transaction():
@@ -108,6 +128,8 @@ class SQLiteStore:
                         )
                     case Forget(addresses):
                         self._forget(addresses)
+                    case Own() | Stick() | Tabulate():
+                        sqlite_cluster.write(self._db, change)
 
     def probe(self) -> None:
         with self._transaction():

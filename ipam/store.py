@@ -5,12 +5,17 @@ nothing; both pass the same contract tests.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
+from ipam.calls import TableRow
 from ipam.errors import Conflict, StoreUnavailable
+from ipam.holdings import Former, Holdings
 from ipam.leases import Attachment, Record
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
+
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,41 @@ class Forget:
     addresses: tuple[IPAddress, ...]
 
 
-Change = Put | Delete | Remember | Forget
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Write what the node knows of itself and its blocks, in place of what was there."""
+
+    holdings: Holdings
+
+
+@dataclass(frozen=True, slots=True)
+class Stick:
+    """Write which pod had which addresses, in place of what was there of the same pods."""
+
+    formers: tuple[Former, ...]
+    forgotten: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tabulate:
+    """Write rows of the cluster's table; *gone* ones first go, and the rest stay."""
+
+    rows: tuple[TableRow, ...]
+    gone: tuple[IPNetwork, ...] = ()
+
+
+Change = Put | Delete | Remember | Forget | Own | Stick | Tabulate
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All that is stored, in no order."""
+    """All that is stored, in no order; *holdings* None: this node never heard of an ipamd."""
 
     records: tuple[Record, ...] = ()
     history: tuple[Released, ...] = ()
+    holdings: Holdings | None = None
+    formers: tuple[Former, ...] = ()
+    rows: tuple[TableRow, ...] = ()
 
 
 class Store(Protocol):
@@ -86,32 +117,67 @@ class MemoryStore:
     """Keeps everything until the process ends."""
 
     def __init__(self) -> None:
-        self._records: dict[Attachment, Record] = {}
-        self._history: dict[IPAddress, Released] = {}
+        self._kept = _Kept()
 
     def load(self) -> Snapshot:
-        return Snapshot(tuple(self._records.values()), tuple(self._history.values()))
+        kept = self._kept
+        return Snapshot(
+            records=tuple(kept.records.values()),
+            history=tuple(kept.history.values()),
+            holdings=kept.holdings,
+            formers=tuple(kept.formers.values()),
+            rows=tuple(kept.rows.values()),
+        )
 
     def commit(self, changes: Iterable[Change]) -> None:
-        records, history = dict(self._records), dict(self._history)
+        after = self._kept.copy()
         for change in changes:
-            match change:
-                case Put(record):
-                    _put(record, records, history)
-                case Delete(who):
-                    records.pop(who, None)
-                case Remember(released):
-                    history |= {one.address: one for one in released}
-                case Forget(addresses):
-                    for address in addresses:
-                        history.pop(address, None)
-        self._records, self._history = records, history
+            after.make(change)
+        self._kept = after
 
     def probe(self) -> None:
         self.commit(())
 
     def close(self) -> None:
         pass
+
+
+@dataclass(slots=True)
+class _Kept:
+    records: dict[Attachment, Record] = field(default_factory=dict)
+    history: dict[IPAddress, Released] = field(default_factory=dict)
+    holdings: Holdings | None = None
+    formers: dict[str, Former] = field(default_factory=dict)
+    rows: dict[IPNetwork, TableRow] = field(default_factory=dict)
+
+    def copy(self) -> "_Kept":
+        return _Kept(
+            dict(self.records),
+            dict(self.history),
+            self.holdings,
+            dict(self.formers),
+            dict(self.rows),
+        )
+
+    def make(self, change: Change) -> None:
+        """Carry *change* out.  Raises Conflict."""
+        match change:
+            case Put(record):
+                _put(record, self.records, self.history)
+            case Delete(who):
+                self.records.pop(who, None)
+            case Remember(released):
+                self.history |= {one.address: one for one in released}
+            case Forget(addresses):
+                _drop(self.history, addresses)
+            case Own(holdings):
+                self.holdings = holdings
+            case Stick(formers, forgotten):
+                self.formers |= {one.pod: one for one in formers}
+                _drop(self.formers, forgotten)
+            case Tabulate(rows, gone):
+                _drop(self.rows, gone)
+                self.rows |= {row.cidr: row for row in rows}
 
 
 class UnusableStore(MemoryStore):
@@ -134,3 +200,8 @@ def _put(
                 raise Conflict(f"{address.ip} is held by {other.who}")
         history.pop(address.ip, None)
     records[record.who] = record
+
+
+def _drop(kept: dict[Key, Kept], keys: Iterable[Key]) -> None:
+    for key in keys:
+        kept.pop(key, None)

@@ -1,18 +1,61 @@
 """What every store must do, whatever keeps its rows; tests/unit runs it on both stores."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
+from ipam.calls import TableRow
+from ipam.cluster import BlockState
 from ipam.errors import Conflict
+from ipam.holdings import Former, Holdings, OwnBlock, OwnState
 from ipam.leases import State
-from ipam.store import Delete, Forget, Put, Released, Remember, Snapshot, Store
+from ipam.store import (
+    Delete,
+    Forget,
+    Own,
+    Put,
+    Released,
+    Remember,
+    Snapshot,
+    Stick,
+    Store,
+    Tabulate,
+)
 from tests.unit.ipam.cases import BOOT, record, who
 
 ONE = record(who(1), "10.0.0.2/24", "fd00::2/64")
 TWO = record(who(2), "10.0.0.3/24")
 GONE = Released(ip_address("10.0.0.9"), BOOT, 7)
+BLOCK = OwnBlock(cidr=ip_network("10.1.0.0/26"), pool="p", epoch=2, revision=9)
+OWN = Holdings(
+    uid="u",
+    epoch=2,
+    generation="g",
+    counter=2**40,
+    confirmed_boot=BOOT,
+    unconfirmed_boots=True,
+    blocks=(
+        BLOCK,
+        OwnBlock(
+            cidr=ip_network("fd00::/122"),
+            pool="q",
+            epoch=1,
+            revision=8,
+            state=OwnState.LOST,
+            reserved=(ip_network("fd00::/126"), ip_network("fd00::9")),
+            default=False,
+        ),
+    ),
+)
+ROW = TableRow(
+    cidr=BLOCK.cidr,
+    node="n",
+    epoch=2,
+    addresses=(ip_address("192.0.2.1"), ip_address("fd00::1")),
+    state=BlockState.DRAINING,
+)
+DB0 = Former("shop/default/db-0/eth0", (ip_address("10.1.0.4"), ip_address("fd00::14")), 3)
 
 
 def contents(store: Store) -> tuple[set[object], set[object]]:
@@ -100,3 +143,26 @@ class StoreContract:
         store.probe()
 
         assert contents(store) == ({ONE}, {GONE})
+
+    def test_holdings_come_back_as_they_were_put_last(self, store: Store) -> None:
+        store.commit([Own(replace(OWN, epoch=1, blocks=(replace(BLOCK, revision=1),)))])
+        store.commit([Own(OWN), Put(ONE)])
+
+        assert store.load() == Snapshot(records=(ONE,), holdings=OWN)
+
+    def test_former_addresses_of_a_pod_are_the_last_ones(self, store: Store) -> None:
+        other, again = replace(DB0, pod="shop/default/db-1/eth0"), replace(DB0, used=7)
+
+        store.commit([Stick((DB0, other, replace(DB0, pod="x")))])
+        store.commit([Stick((again,), ("x", "never seen"))])
+
+        assert set(store.load().formers) == {other, again}
+
+    def test_rows_of_the_table_come_and_go(self, store: Store) -> None:
+        other = replace(ROW, cidr=ip_network("10.2.0.0/26"), addresses=())
+        moved = replace(ROW, node="m", epoch=1)
+
+        store.commit([Tabulate((ROW, other))])
+        store.commit([Tabulate((moved,), (ROW.cidr, other.cidr))])
+
+        assert store.load().rows == (moved,)

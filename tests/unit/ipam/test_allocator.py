@@ -1,9 +1,10 @@
 """The allocator: decided in memory, followed by the disk, true after any failure."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 from hypothesis import settings
@@ -12,8 +13,19 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from ipam.allocator import Allocator
 from ipam.errors import AddressUnavailable, InvalidRange, NoFreeAddress, StoreUnavailable
+from ipam.holdings import Holdings
 from ipam.leases import Attachment, Leases, Record, State, Wanted
-from ipam.store import Change, MemoryStore, Put, Released, Remember, Store, UnusableStore
+from ipam.store import (
+    Change,
+    MemoryStore,
+    Own,
+    Put,
+    Released,
+    Remember,
+    Snapshot,
+    Store,
+    UnusableStore,
+)
 from tests.unit.ipam.cases import (
     BOOT,
     WAIT_S,
@@ -25,6 +37,7 @@ from tests.unit.ipam.cases import (
 )
 
 NET = wanted("10.0.0.0/29")
+WIDE = wanted("10.0.0.0/24")
 DUAL = wanted("10.0.0.0/29", "fd00::/64")
 OTHER_BOOT = "00000000-0000-4000-8000-00000000beef"
 
@@ -685,6 +698,67 @@ WANTS = st.sampled_from(
         replace(NET, excluded=(ip_network("10.0.0.2/31"),)),
     ]
 )
+
+
+def test_a_preferred_address_is_given_where_it_is_free(leases: Allocator) -> None:
+    like = replace(WIDE, preferred=(ip_address("10.0.0.200"), ip_address("10.9.9.9")))
+
+    first, second = reserve(leases, who(1), like), reserve(leases, who(2), like)
+
+    assert first[0] == "10.0.0.200"
+    assert second[0] == "10.0.0.2"
+    assert reserve(leases, who(1), WIDE) == first
+
+
+def test_what_an_add_had_goes_before_what_its_pod_had(leases: Allocator) -> None:
+    first = reserve(leases, who(1), WIDE)
+
+    assert reserve(leases, who(1), replace(WIDE, preferred=(ip_address("10.0.0.200"),))) == first
+
+
+def test_a_network_is_barred_only_while_nobody_has_an_address_in_it(leases: Allocator) -> None:
+    barred, other = ip_network("10.0.0.0/30"), ip_network("10.0.0.4/30")
+    reserve(leases, who(1), WIDE)
+
+    held, free = leases.bar(barred), leases.bar(other)
+    given = [reserve(leases, who(n), WIDE)[0] for n in (2, 3)]
+
+    assert (held, free) == (False, True)
+    assert given == ["10.0.0.3", "10.0.0.8"]
+    assert leases.count((barred, other, ip_network("fd00::/64"))) == [2, 0, 0]
+    leases.unbar(other)
+    leases.retire(WIDE.range_sets)
+    assert leases.usage() == ()
+    assert reserve(leases, who(4), WIDE)[0] == "10.0.0.4"
+
+
+def test_a_companion_hears_what_is_durable_and_writes_its_own(
+    leases: Allocator, store: FragileStore
+) -> None:
+    class Heard:
+        said: ClassVar[list[object]] = []
+
+        def settled(self, who: Attachment, record: Record | None) -> None:
+            self.said.append((who, record))
+
+        def to_memory(self, found: Snapshot) -> Sequence[Change]:
+            return () if found.holdings else (Own(Holdings(uid="u")),)
+
+    leases.join(Heard())
+    one = record(who(1), "10.0.0.9/24")
+    leases.hold(one).result()
+    store.full = True
+    with pytest.raises(StoreUnavailable):
+        leases.release(who(1)).result()
+    with pytest.raises(StoreUnavailable):
+        leases.keep((Own(Holdings(uid="v")),)).result()
+    store.full = False
+    leases.expire()
+    leases.keep((Own(Holdings(uid="w")),)).result()
+    leases.release(who(1)).result()
+
+    assert Heard.said == [(who(1), one), (who(1), None)]
+    assert store.load().holdings == Holdings(uid="w")
 
 
 class Node(RuleBasedStateMachine):

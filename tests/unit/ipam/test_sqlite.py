@@ -101,7 +101,7 @@ def test_newer_schema_is_refused_with_both_versions(path: Path) -> None:
     newer = (*MIGRATIONS, ("CREATE TABLE extra (x)",))
     open_store(path, migrations=newer).close()
 
-    with pytest.raises(StoreDamaged, match=r"schema version 2; this program knows up to 1"):
+    with pytest.raises(StoreDamaged, match=r"schema version 3; this program knows up to 2"):
         open_store(path)
 
 

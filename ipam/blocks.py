@@ -1,0 +1,382 @@
+"""The blocks of this node, as the verbs and the client of ipamd both see them.
+
+A verb asks `wanted` what to give from; it is answered from memory, which the disk follows: a
+block is used once it is durable, and is not used from the moment that it is lost.  Whoever talks
+to ipamd brings `adopt` what came of it.
+
+Which addresses of a block are used: not its network address (in IPv6 the subnet-router anycast
+address), not IPv4's broadcast address, nothing reserved; on a bridge not the first one, which is
+the bridge's own.  In routed mode the gateway is of the link, so the first one is a pod's.
+"""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from ipaddress import ip_address
+from itertools import groupby
+from types import MappingProxyType
+from typing import Protocol
+
+from ipam.calls import TableRow, Update
+from ipam.errors import NoFreeAddress, NotServed
+from ipam.holdings import Former, Holdings, OwnBlock, OwnState
+from ipam.leases import Attachment, Record, State, Wanted
+from ipam.ranges import Range, RangeSet
+from ipam.store import Change, Own, Snapshot, Stick, Tabulate
+from net.address import IPAddress, IPNetwork
+
+FORMERS = 4096
+_LINK_GATEWAY = {4: ip_address("169.254.1.1"), 6: ip_address("fe80::1")}
+_EVERY = ("",)
+
+log = logging.getLogger(__name__)
+
+
+class Leases(Protocol):
+    """The allocator, as far as blocks need it."""
+
+    def keep(self, changes: Sequence[Change]) -> Future[None]: ...
+    def bar(self, network: IPNetwork) -> bool: ...
+    def unbar(self, network: IPNetwork) -> None: ...
+    def retire(self, range_sets: Collection[RangeSet]) -> None: ...
+    def records(self) -> Sequence[Record]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What one kind of network is given from."""
+
+    range_sets: tuple[RangeSet, ...]
+    excluded: tuple[IPNetwork, ...]
+
+
+class Blocks:
+    """Thread-safe.  *pod_of* says whom a record is for, as a key of former addresses, or "".
+
+    *wake* is called, in any thread, when whoever talks to ipamd has something to do; *clock* is
+    monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        leases: Leases,
+        stored: Snapshot,
+        *,
+        boot_id: str,
+        new_uid: Callable[[], str],
+        pod_of: Callable[[Record], str],
+        clock: Callable[[], float],
+    ) -> None:
+        self._leases = leases
+        self._boot_id = boot_id
+        self._pod_of = pod_of
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stored = stored.holdings
+        self._own = stored.holdings or Holdings(uid=new_uid())
+        self._sources: dict[tuple[tuple[str, ...], bool], _Source] = {}
+        self._formers: OrderedDict[str, Former] = OrderedDict(
+            (one.pod, one) for one in sorted(stored.formers, key=lambda one: one.used)
+        )
+        self._used = max((one.used for one in stored.formers), default=0)
+        self._unsaved: set[str] = set()
+        self._news: list[Record] = []
+        self._table = {row.cidr: row for row in stored.rows}
+        self._stored_rows = dict(self._table)
+        self._dirty: dict[Attachment, float] = {}
+        # Why no block comes: by pool, "" for the default ones.
+        self._outlook: dict[str, str] = {}
+        self.demanded = {b.pool for b in self._own.blocks if not b.default}
+        self.exhausted = 0
+        self.wake: Callable[[], None] = lambda: None
+
+    # For the verbs.
+
+    @property
+    def boot_id(self) -> str:
+        return self._boot_id
+
+    @property
+    def holdings(self) -> Holdings:
+        return self._own
+
+    @property
+    def unserved(self) -> str:
+        """Say why no ADD may use a block in this boot; "" if one may."""
+        own = self._own
+        if self._boot_id == own.confirmed_boot or (own.epoch and own.unconfirmed_boots):
+            return ""
+        what = "has not registered with" if not own.epoch else "was started anew, and waits for"
+        return f"this node {what} ipamd{_because(self._outlook.get(''))}"
+
+    def wanted(
+        self,
+        pools: tuple[str, ...],
+        *,
+        routed: bool,
+        pod: str = "",
+        requested: tuple[IPAddress, ...] = (),
+    ) -> Wanted:
+        """What to ask of the allocator for a network of these *pools* (none: the default ones).
+
+        Raises NotServed, which says what is waited for.
+        """
+        pools = pools or _EVERY
+        if reason := self.unserved:
+            raise NotServed(reason)
+        source = self._sources.get((pools, routed))
+        if source is None:
+            source = self._make_source(pools, routed)
+        former = self._former(pod) if pod else ()
+        return Wanted(
+            range_sets=source.range_sets,
+            requested=requested,
+            preferred=former,
+            excluded=source.excluded,
+        )
+
+    def exhaustion(self, pools: tuple[str, ...], error: NoFreeAddress) -> NoFreeAddress:
+        """*error* with the pools of its blocks, and what is known of another block."""
+        pools = pools or _EVERY
+        self.exhausted += 1
+        self.wake()
+        names = sorted({b.pool for b in self._own.blocks if any(map(b.serves, pools))})
+        with self._lock:
+            outlook = [self._outlook[pool] for pool in pools if pool in self._outlook]
+        what = "; ".join(outlook) or "another block is being asked for"
+        return NoFreeAddress(f"{error} (blocks of pool {', '.join(names)}); {what}")
+
+    def _make_source(self, pools: tuple[str, ...], routed: bool) -> _Source:
+        with self._lock:
+            self.demanded |= {pool for pool in pools if pool}
+            own = self._own
+            blocks = [block for pool in pools for block in own.blocks if block.serves(pool)]
+            missing = [p for p in pools if not any(block.serves(p) for block in own.blocks)]
+            by_family = {
+                version: [block for block in blocks if block.cidr.version == version]
+                for version in (4, 6)
+            }
+            idle = [
+                version
+                for version, some in by_family.items()
+                if some and not any(block.state is OwnState.ACTIVE for block in some)
+            ]
+            if not missing and not idle:
+                source = _source(by_family, routed)
+                self._sources[pools, routed] = source
+                return source
+            outlook = next((self._outlook[p] for p in pools if p in self._outlook), "")
+        self.wake()
+        if missing:
+            which = f"of pool {', '.join(missing)}" if missing != [""] else "yet"
+            raise NotServed(f"this node has no block {which}{_because(outlook)}")
+        states = ", ".join(f"{b.cidr} is {b.state}" for v in idle for b in by_family[v])
+        raise NotServed(f"no usable IPv{idle[0]} block: {states}{_because(outlook)}")
+
+    def _former(self, pod: str) -> tuple[IPAddress, ...]:
+        with self._lock:
+            self._digest()
+            former = self._formers.get(pod)
+            return former.addresses if former else ()
+
+    # As the allocator's companion.
+
+    def settled(self, who: Attachment, record: Record | None) -> None:
+        with self._lock:
+            self._dirty.setdefault(who, self._clock())
+            if record is not None and record.state is State.HELD and record.addresses:
+                self._news.append(record)
+        self.wake()
+
+    def to_memory(self, found: Snapshot) -> Sequence[Change]:
+        with self._lock:
+            self._stored = None
+            self._stored_rows = {row.cidr: row for row in found.rows}
+            self._unsaved = {*self._formers, *(one.pod for one in found.formers)}
+            changes: list[Change] = [Own(self._own)]
+            changes += self._unsaved_changes()
+            return changes
+
+    # For whoever talks to ipamd.
+
+    def adopt(self, own: Holdings, *, at_once: bool = False) -> Future[None]:
+        """Make *own* durable, and use it from then on; *at_once*: from now on.
+
+        What is lost is not waited for.  Fails with StoreUnavailable; then it is to be tried again.
+        """
+        if at_once:
+            self._use(own)
+        stored = self._leases.keep((Own(own),))
+        done: Future[None] = Future()
+
+        def finish(result: Future[None]) -> None:
+            if error := result.exception():
+                done.set_exception(error)
+                return
+            self._stored = own
+            self._use(own)
+            done.set_result(None)
+
+        stored.add_done_callback(finish)
+        return done
+
+    def begin(self) -> Future[None]:
+        """Make the node's uid durable before anybody is told of it."""
+        return self.adopt(self._own)
+
+    @property
+    def is_durable(self) -> bool:
+        return self._stored == self._own
+
+    def explain(self, pool: str, outlook: str) -> None:
+        """Say why *pool* ("": the default ones) gives no further block; "": nothing is wrong."""
+        with self._lock:
+            if outlook:
+                self._outlook[pool] = outlook
+            else:
+                self._outlook.pop(pool, None)
+
+    def outlook(self) -> Mapping[str, str]:
+        with self._lock:
+            return dict(self._outlook)
+
+    def streamed(self, update: Update) -> None:
+        """Take note of what the cluster's table became."""
+        rows = {row.cidr: row for row in update.rows}
+        with self._lock:
+            kept = {} if update.whole else dict(self._table)
+            for cidr in update.gone:
+                kept.pop(cidr, None)
+            self._table = kept | rows
+
+    @property
+    def table(self) -> Mapping[IPNetwork, TableRow]:
+        """The cluster's table as last streamed, or as stored by a former life of this agent."""
+        return MappingProxyType(self._table)
+
+    def save(self) -> Future[None] | None:
+        """Write behind what may lag: former addresses, and the table; None: nothing to write."""
+        with self._lock:
+            self._digest()
+            changes = self._unsaved_changes()
+        return self._leases.keep(changes) if changes else None
+
+    def take_dirty(self, limit: int) -> dict[Attachment, float]:
+        """Up to *limit* attachments that changed, the longest waiting first, and since when."""
+        with self._lock:
+            taken = dict(list(self._dirty.items())[:limit])
+            for who in taken:
+                del self._dirty[who]
+            return taken
+
+    def put_back(self, taken: Mapping[Attachment, float]) -> None:
+        """Note that *taken* could not be told, and comes first again."""
+        with self._lock:
+            self._dirty = {**taken, **{w: s for w, s in self._dirty.items() if w not in taken}}
+
+    def lag_s(self) -> float:
+        """For how long the mirror has not been told the oldest change."""
+        with self._lock:
+            oldest = next(iter(self._dirty.values()), None)
+        return 0.0 if oldest is None else self._clock() - oldest
+
+    @property
+    def waiting(self) -> int:
+        return len(self._dirty)
+
+    def lost(self) -> tuple[OwnBlock, ...]:
+        return self._own.of_state(OwnState.LOST)
+
+    def pod_of(self, record: Record) -> str:
+        return self._pod_of(record)
+
+    def cut_off(self) -> list[tuple[Record, OwnBlock]]:
+        """The records with an address in a block that is lost."""
+        lost = self.lost()
+        return [
+            (record, block)
+            for record in (self._leases.records() if lost else ())
+            for block in lost
+            if any(address.ip in block.cidr for address in record.addresses)
+        ]
+
+    def problems(self) -> list[str]:
+        """What is wrong with this node's blocks, a line each."""
+        found = [
+            f"{record.who} has an address in {block.cidr}, which is no longer this node's: "
+            "its traffic is dropped"
+            for record, block in self.cut_off()
+        ]
+        if reason := self.unserved:
+            found.append(f"no ADD is served from blocks: {reason}")
+        return found
+
+    def _use(self, own: Holdings) -> None:
+        with self._lock:
+            before, self._own = self._own, own
+            if before.blocks == own.blocks:
+                return
+            former, self._sources = self._sources, {}
+        self._leases.retire({ranges for one in former.values() for ranges in one.range_sets})
+
+    def _digest(self) -> None:
+        """Remember the addresses of pods that came since the last time."""
+        news, self._news = self._news, []
+        for record in news:
+            pod = self._pod_of(record)
+            held = tuple(address.ip for address in record.addresses)
+            if not pod or not any(ip in b.cidr for ip in held for b in self._own.blocks):
+                continue
+            self._used += 1
+            self._formers.pop(pod, None)
+            self._formers[pod] = Former(pod, held, self._used)
+            self._unsaved.add(pod)
+        while len(self._formers) > FORMERS:
+            pod, _ = self._formers.popitem(last=False)
+            self._unsaved.add(pod)
+
+    def _unsaved_changes(self) -> list[Change]:
+        changes: list[Change] = []
+        if self._unsaved:
+            kept = tuple(self._formers[p] for p in self._unsaved if p in self._formers)
+            changes.append(Stick(kept, tuple(p for p in self._unsaved if p not in self._formers)))
+            self._unsaved = set()
+        if self._table != self._stored_rows:
+            gone = tuple(cidr for cidr in self._stored_rows if cidr not in self._table)
+            rows = tuple(r for c, r in self._table.items() if self._stored_rows.get(c) != r)
+            changes.append(Tabulate(rows, gone))
+            self._stored_rows = dict(self._table)
+        return changes
+
+
+def usable(block: OwnBlock) -> int:
+    """How many addresses of *block* pods can have, at least."""
+    ranges = RangeSet((Range.of(block.cidr),))
+    return sum(end - start + 1 for start, end in ranges.spans(block.reserved))
+
+
+def _source(by_family: Mapping[int, Iterable[OwnBlock]], routed: bool) -> _Source:
+    active = [
+        block for blocks in by_family.values() for block in blocks if block.state is OwnState.ACTIVE
+    ]
+    # Two of the pools may serve the same block.
+    active = list({block.cidr: block for block in active}.values())
+    return _Source(
+        tuple(
+            RangeSet(tuple(_range(block, routed) for block in blocks))
+            for _, blocks in groupby(active, key=lambda block: block.cidr.version)
+        ),
+        tuple(network for block in active for network in block.reserved),
+    )
+
+
+def _range(block: OwnBlock, routed: bool) -> Range:
+    gateway = _LINK_GATEWAY[block.cidr.version] if routed else None
+    return Range.of(block.cidr, gateway=gateway)
+
+
+def _because(outlook: str | None) -> str:
+    return f": {outlook}" if outlook else ""
