@@ -1,7 +1,7 @@
 """ADD: attach one sandbox, or leave no trace of having tried."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from cni import attachment, delegate, delete
@@ -9,17 +9,19 @@ from cni.config import NetConf, parse
 from cni.document import decode as decode_json
 from cni.environment import Call, Verb
 from cni.errors import CNIError, ErrorCode
+from cni.link_config import Mode
 from cni.node import Deadline, Node
 from cni.request import Request
 from cni.resolv import read_resolv_conf
 from cni.result import DNS, IPConfig, Result, encode
 from cni.result import parse as parse_result
 from cni.sandbox import open_sandbox, refuse_own_namespace
-from cni.spec import Delegate, Spec
+from cni.spec import Delegate, Spec, pod_key
 from cni.spec import encode as encode_spec
 from dataplane.links import InterfaceExists, exists
 from dataplane.model import Sandbox
 from dataplane.netns import Sandbox as OpenSandbox
+from ipam.errors import NoFreeAddress
 from ipam.leases import Attachment, Lease, Record, State, Wanted
 
 
@@ -128,20 +130,38 @@ def _addresses(job: _Job, pod: OpenSandbox, undo: ExitStack) -> _Given:
         if not result.ips:
             raise CNIError(ErrorCode.INVALID_CONFIG, "IPAM plugin returned missing IP config", kind)
         return _Given(result, asked=asked)
-    leases = job.node.leases.reserve(job.who, wanted(conf))
+    leases = reserve(job.who, conf, job.node)
     ips = tuple(IPConfig(address=lease.address, gateway=lease.gateway) for lease in leases)
     dns = read_resolv_conf(conf.ipam.resolv_conf) if conf.ipam.resolv_conf else DNS()
     return _Given(Result(ips=ips, routes=conf.ipam.routes, dns=dns), leases)
 
 
-def wanted(conf: NetConf) -> Wanted:
-    """What *conf* asks of the allocator."""
-    assert conf.ipam is not None
-    return Wanted(
-        range_sets=conf.ipam.range_sets,
-        requested=conf.requested.addresses,
-        excluded=conf.ipam.reservations,
+def reserve(who: Attachment, conf: NetConf, node: Node) -> tuple[Lease, ...]:
+    """Ask our allocator: for what is in *conf*, or for the node's blocks of a pool."""
+    ipam = conf.ipam
+    assert ipam is not None
+    requested = conf.requested.addresses
+    if not ipam.from_blocks:
+        wanted = Wanted(range_sets=ipam.range_sets, requested=requested, excluded=ipam.reservations)
+        return node.leases.reserve(who, wanted)
+    if node.blocks is None:
+        raise CNIError(
+            ErrorCode.INVALID_CONFIG,
+            "no ranges in ipam",
+            "give it a subnet, or a list of ranges: no ipamd is configured to get blocks from",
+        )
+    wanted = node.blocks.wanted(
+        ipam.pools,
+        routed=conf.link.mode is Mode.ROUTED,
+        pod=pod_key(who, conf.requested.pod),
+        requested=requested,
     )
+    if ipam.reservations:
+        wanted = replace(wanted, excluded=wanted.excluded + ipam.reservations)
+    try:
+        return node.leases.reserve(who, wanted)
+    except NoFreeAddress as exc:
+        raise node.blocks.exhaustion(ipam.pools, exc) from exc
 
 
 def _build(job: _Job, spec: Spec, leases: tuple[Lease, ...], pod: OpenSandbox) -> str:

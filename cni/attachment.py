@@ -29,7 +29,7 @@ from typing import Any
 from cni.capabilities import PortMapping, Protocol
 from cni.config import NetConf
 from cni.errors import CNIError, ErrorCode
-from cni.link_config import LinkConf, Mode
+from cni.link_config import Mode
 from cni.nat import Published
 from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec, encode
@@ -70,7 +70,7 @@ def design(
     ips = tuple(_with_gateway(ip, conf) for ip in given.ips)
     link = conf.link
     return Spec(
-        bridge=_bridge_spec(link, conf.is_gateway) if link.mode is Mode.BRIDGE else None,
+        bridge=_bridge_spec(conf) if link.mode is Mode.BRIDGE else None,
         port=_port(conf),
         mtu=link.mtu or uplink_mtu,
         pod_mac=conf.requested.mac or _pod_mac(who, ips),
@@ -139,6 +139,7 @@ def bridge(spec: Spec, *, seed: str = "") -> Bridge | None:
         addresses=tuple(sorted(gateways, key=lambda address: (address.version, int(address.ip)))),
         force_address=wanted.force_address,
         promiscuous=wanted.promiscuous,
+        shared=wanted.shared,
         vlan_filtering=bool(spec.port.vlan or spec.port.trunk),
     )
 
@@ -272,12 +273,14 @@ def _on_subnet(gateway: IPAddress, prefix: int) -> IPInterface:
     return ip_interface((gateway, prefix))
 
 
-def _bridge_spec(link: LinkConf, is_gateway: bool) -> BridgeSpec:
+def _bridge_spec(conf: NetConf) -> BridgeSpec:
+    link = conf.link
     return BridgeSpec(
         name=link.bridge,
-        gateway=is_gateway,
+        gateway=conf.is_gateway,
         force_address=link.force_address,
         promiscuous=link.promiscuous,
+        shared=conf.ipam is not None and conf.ipam.from_blocks,
     )
 
 

@@ -14,7 +14,13 @@ from cni.request import Request, Response
 from cni.versions import VERSION_DOCUMENT
 from dataplane.errors import DataplaneError, DumpInterrupted, NetlinkError, NftUnavailable
 from dataplane.links import InterfaceExists
-from ipam.errors import AddressUnavailable, IPAMError, NoFreeAddress, StoreUnavailable
+from ipam.errors import (
+    AddressUnavailable,
+    IPAMError,
+    NoFreeAddress,
+    NotServed,
+    StoreUnavailable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +87,7 @@ def as_cni_error(exc: Exception) -> CNIError:
 _CODES: tuple[tuple[type[Exception], ErrorCode], ...] = (
     (NoFreeAddress, ErrorCode.NO_FREE_ADDRESS),
     (AddressUnavailable, ErrorCode.ADDRESS_IN_USE),
+    (NotServed, ErrorCode.TRY_AGAIN_LATER),
     (StoreUnavailable, ErrorCode.TRY_AGAIN_LATER),
     (IPAMError, ErrorCode.INVALID_CONFIG),
     (InterfaceExists, ErrorCode.INTERFACE_EXISTS),

@@ -21,9 +21,14 @@ class IPAMConf:
     *delegate* is the type of a plugin that is not ours, or empty; of its section nothing else
     is read here.  An address is given from each of *range_sets*, never one of *reservations*.
     *resolv_conf* is the path of a file from which the result's dns is taken, or empty.
+
+    With *from_blocks* there are no range sets here: they are the node's blocks of *pools* when
+    an address is asked for, of the default pools where none is named.
     """
 
     delegate: str = ""
+    from_blocks: bool = False
+    pools: tuple[str, ...] = ()
     range_sets: tuple[RangeSet, ...] = ()
     routes: tuple[Route, ...] = ()
     reservations: tuple[IPNetwork, ...] = ()
@@ -52,9 +57,12 @@ def parse_ipam(ipam: Section, runtime: Section, version: str) -> IPAMConf:
     if ipam.raw("subnet") is not None:
         range_sets.append(_range_set((ipam,)))
     range_sets += [_range_set(spans) for spans in ipam.nested("ranges")]
-    if not range_sets:
+    pools = _pools(ipam)
+    if pools and range_sets:
         raise CNIError(
-            ErrorCode.INVALID_CONFIG, "no ranges in ipam", "give it a subnet, or a list of ranges"
+            ErrorCode.INVALID_CONFIG,
+            "cannot set pool and ranges at the same time",
+            "addresses come from a pool of the cluster, or from what is written here",
         )
     try:
         check_disjoint(range_sets)
@@ -62,11 +70,24 @@ def parse_ipam(ipam: Section, runtime: Section, version: str) -> IPAMConf:
         raise CNIError(ErrorCode.INVALID_CONFIG, "range sets overlap", str(exc)) from exc
     _check_count(range_sets, version)
     return IPAMConf(
+        from_blocks=not range_sets,
+        pools=pools,
         range_sets=tuple(range_sets),
         routes=parse_routes(ipam.sections("routes")),
         reservations=_reservations(ipam),
         resolv_conf=ipam.text("resolvConf"),
     )
+
+
+def _pools(ipam: Section) -> tuple[str, ...]:
+    """One pool by name, or several: a pool is of one family."""
+    if isinstance(ipam.raw("pool"), list):
+        pools = ipam.texts("pool")
+    else:
+        pools = (ipam.text("pool"),) if ipam.raw("pool") is not None else ()
+    if len(set(pools)) < len(pools) or "" in pools:
+        ipam.refuse("pool", "the name of a pool, or a list of different ones")
+    return pools
 
 
 def _range_set(spans: tuple[Section, ...]) -> RangeSet:

@@ -6,7 +6,7 @@ No link is made and none is looked at: the attachment is alive as long as its na
 from contextlib import ExitStack
 
 from cni import attachment, delete
-from cni.add import wanted
+from cni.add import reserve
 from cni.check import held_record
 from cni.config import Program, identify, parse
 from cni.environment import Call, Verb
@@ -41,7 +41,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
                 f"{addresses} has been allocated to {who}, duplicate allocation is not allowed",
             )
         undo.callback(node.leases.abandon, who)
-        leases = node.leases.reserve(who, wanted(conf))
+        leases = reserve(who, conf, node)
         ips = tuple(IPConfig(address=lease.address, gateway=lease.gateway) for lease in leases)
         record = Record(
             who=who,

@@ -14,7 +14,8 @@ from dataplane.links import PodSide
 from dataplane.model import Bandwidth, Bridge, Sandbox
 from dataplane.netns import Identity
 from dataplane.netns import Sandbox as OpenSandbox
-from ipam.leases import Attachment, Leases
+from ipam.errors import NoFreeAddress
+from ipam.leases import Attachment, Leases, Wanted
 from net.address import IPAddress, IPInterface, IPNetwork
 
 
@@ -53,13 +54,28 @@ class Host(Protocol):
     def shaped(self, host_name: str, bandwidth: Bandwidth) -> bool: ...
 
 
+class Blocks(Protocol):
+    """This node's blocks of the cluster's pools, see ipam.blocks.Blocks."""
+
+    def wanted(
+        self,
+        pools: tuple[str, ...],
+        *,
+        routed: bool,
+        pod: str = "",
+        requested: tuple[IPAddress, ...] = (),
+    ) -> Wanted: ...
+    def exhaustion(self, pools: tuple[str, ...], error: NoFreeAddress) -> NoFreeAddress: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """Everything a verb may use.
 
     *namespace* is the host's own; *now* is CLOCK_BOOTTIME in nanoseconds; *seed* is this
     machine's, for MACs that two hosts must not share; *ready* says why ADD cannot be served,
-    or nothing; *open_sandbox* opens a namespace by its path, and by descriptor where there is one.
+    or nothing; *open_sandbox* opens a namespace by its path, and by descriptor where there is one;
+    *blocks* None: no ipamd is configured.
     """
 
     leases: Leases
@@ -73,6 +89,7 @@ class Node:
     seed: str = ""
     ready: Callable[[], str] = lambda: ""
     open_sandbox: Callable[[str, int | None], OpenSandbox] = netns.open_sandbox
+    blocks: Blocks | None = None
     locks: KeyLocks = field(default_factory=KeyLocks)
     departed: Departed = field(default_factory=Departed)
 

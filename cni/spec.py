@@ -14,7 +14,7 @@ from cni.capabilities import PortMapping, Protocol
 from cni.link_config import Mode
 from cni.result import IPConfig
 from dataplane.model import Bandwidth, BridgePort, Route
-from ipam.leases import Record
+from ipam.leases import Attachment, Record
 from net.address import IPNetwork
 
 _PLAIN_PORT = BridgePort()
@@ -34,12 +34,16 @@ class Delegate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BridgeSpec:
-    """The shared bridge as this attachment needs it; *gateway* puts our gateways on it."""
+    """The shared bridge as this attachment needs it; *gateway* puts our gateways on it.
+
+    *shared*: those of other blocks of the node may be on it too.
+    """
 
     name: str
     gateway: bool = True
     force_address: bool = False
     promiscuous: bool = False
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,11 @@ def of(record: Record) -> Spec:
         return Spec(link=False, ips=ips)
 
 
+def pod_key(who: Attachment, pod: Pod) -> str:
+    """Under which name a pod gets its former address again; "" where it has none."""
+    return f"{who.network}/{pod.namespace}/{pod.name}/{who.ifname}" if pod.name else ""
+
+
 def decode(text: str) -> Spec:
     """Read what `encode` wrote.  Raises ValueError, KeyError or TypeError for anything else."""
     document = json.loads(text)
@@ -122,7 +131,11 @@ def decode(text: str) -> Spec:
         link=document.get("link", True),
         bridge=bridge
         and BridgeSpec(
-            name=bridge[0], gateway=bridge[1], force_address=bridge[2], promiscuous=bridge[3]
+            name=bridge[0],
+            gateway=bridge[1],
+            force_address=bridge[2],
+            promiscuous=bridge[3],
+            shared=bridge[4:5] == [True],  # records from before blocks have four
         ),
         port=_decode_port(port) if port else _PLAIN_PORT,
         mtu=document.get("mtu", 0),

@@ -78,7 +78,8 @@ def _ensure_address(host: Netlink, link: rtnl.Link, address: IPInterface, wanted
             return
         if found.address in wanted.addresses:
             continue  # of another range of the same network
-        if found.address.version == 6 and not found.address.network.overlaps(address.network):
+        beside = wanted.shared or found.address.version == 6
+        if beside and not found.address.network.overlaps(address.network):
             continue
         if not wanted.force_address:
             raise DataplaneError(

@@ -13,7 +13,8 @@ class Bridge:
     """A bridge of the host, shared by every sandbox of the networks that name it.
 
     *mac* is fixed at creation, or the bridge would take the lowest of its ports' and change
-    as they come and go.  *mtu* 0 leaves the kernel's default.
+    as they come and go.  *mtu* 0 leaves the kernel's default.  *shared*: addresses of other
+    subnets may be beside these.
     """
 
     name: str
@@ -22,6 +23,7 @@ class Bridge:
     addresses: tuple[IPInterface, ...] = ()
     force_address: bool = False
     promiscuous: bool = False
+    shared: bool = False
     vlan_filtering: bool = False
 
 

@@ -194,9 +194,11 @@ def test_as_an_ipam_plugin_the_callers_keys_are_not_ours() -> None:
     assert found.ipam.range_sets
 
 
-def test_as_an_ipam_plugin_an_absent_section_is_a_fault() -> None:
-    with pytest.raises(CNIError, match="no ranges in ipam"):
-        conf(Program.IPAM, ipam=None)
+def test_as_an_ipam_plugin_an_absent_section_asks_for_blocks_of_the_node() -> None:
+    found = conf(Program.IPAM, ipam=None)
+
+    assert found.ipam is not None
+    assert (found.ipam.from_blocks, found.ipam.pools) == (True, ())
 
 
 @pytest.mark.parametrize(

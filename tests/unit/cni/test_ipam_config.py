@@ -58,6 +58,26 @@ def test_the_capability_comes_first_and_the_plain_subnet_before_ranges() -> None
     assert found.has_ipv6
 
 
+@pytest.mark.parametrize(
+    ("section", "pools"),
+    [
+        ({"type": "isthmus"}, ()),
+        ({"pool": None, "ranges": []}, ()),
+        ({"pool": []}, ()),
+        ({"pool": "blue"}, ("blue",)),
+        ({"Pool": ["blue", "blue6"]}, ("blue", "blue6")),
+    ],
+)
+def test_without_ranges_addresses_come_from_blocks(
+    section: dict[str, Any], pools: tuple[str, ...]
+) -> None:
+    found = ipam({**section, "reservations": ["10.1.0.7"]})
+
+    assert (found.from_blocks, found.pools, found.range_sets) == (True, pools, ())
+    assert found.reservations == (ip_network("10.1.0.7/32"),)
+    assert not ipam({"subnet": "10.1.0.0/16"}).from_blocks
+
+
 def test_routes_reservations_and_resolv_conf_are_read() -> None:
     found = ipam(
         {
@@ -79,7 +99,11 @@ def test_routes_reservations_and_resolv_conf_are_read() -> None:
 @pytest.mark.parametrize(
     ("section", "complaint"),
     [
-        ({"type": "isthmus"}, "no ranges in ipam"),
+        ({"pool": "blue", "subnet": "10.1.0.0/16"}, "cannot set pool and ranges at the same"),
+        ({"pool": ""}, r'ipam\.pool: "" is not the name of a pool'),
+        ({"pool": 7}, r"ipam\.pool: 7 is not a string"),
+        ({"pool": ["blue", 7]}, r"ipam\.pool: .* is not a list of strings"),
+        ({"pool": ["blue", "blue"]}, r"ipam\.pool: .*a list of different ones"),
         ({"ranges": [[]]}, "at least one range"),
         ({"ranges": [{"subnet": "10.1.0.0/16"}]}, r"ipam\.ranges\[0\]: .* is not a list of obj"),
         ({"ranges": [[{}]]}, r"ipam\.ranges\[0\]\[0\]\.subnet: null"),

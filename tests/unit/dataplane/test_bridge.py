@@ -201,3 +201,15 @@ def test_a_promiscuous_bridge_is_made_so(kernel: FakeNetlink) -> None:
     Bridges().ensure(kernel, replace(BR0, promiscuous=True))  # type: ignore[arg-type]
 
     assert rtnl.set_link(7, flags=rtnl.UP | 0x100, mac=MAC) in kernel.sent
+
+
+def test_a_shared_bridge_takes_gateways_of_other_subnets_and_no_second_one_of_its_own(
+    kernel: FakeNetlink,
+) -> None:
+    shared = replace(BR0, shared=True)
+    kernel.addresses = [address_payload(7, ip_interface("10.8.0.1/24"))]
+    Bridges().ensure(kernel, shared)  # type: ignore[arg-type]
+    kernel.addresses = [address_payload(7, ip_interface("10.9.0.9/24"))]
+
+    with pytest.raises(DataplaneError, match=r"already has an IP address different from 10\.9"):
+        Bridges().ensure(kernel, shared)  # type: ignore[arg-type]
