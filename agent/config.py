@@ -1,14 +1,34 @@
 """The agent's configuration file (TOML), checked key by key into one frozen value."""
 
+import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from net import settings
+from net.address import IPAddress
 from net.settings import LogFormat, LogLevel
 
 DEFAULT_PATH = Path("/etc/isthmus/agent.toml")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IpamdConfig:
+    """Where this node's blocks come from, and as whom it asks.
+
+    *node* is the name in its certificate; *addresses* are those by which other nodes reach
+    this one, none: the one from which it reaches ipamd.
+    """
+
+    endpoints: tuple[str, ...]
+    ca: Path
+    certificate: Path
+    key: Path
+    node: str = field(default_factory=socket.gethostname)
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    addresses: tuple[IPAddress, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +39,8 @@ class AgentConfig:
     and store are compared; *grace_s*: how long an attachment must have been seen dead before
     it is freed; *max_parallel*, *max_queued*: requests in work, and waiting for a turn;
     *status_counts_addresses*: whether STATUS fails when no address is free (it makes a
-    Kubernetes node NotReady).
+    Kubernetes node NotReady); *ipamd* None: addresses are given from ranges in network
+    configurations alone.
     """
 
     socket: Path = Path("/run/isthmus/agent.sock")
@@ -33,6 +54,7 @@ class AgentConfig:
     max_parallel: int = 32
     max_queued: int = 1024
     status_counts_addresses: bool = False
+    ipamd: IpamdConfig | None = None
 
     @property
     def database(self) -> Path:
@@ -51,6 +73,22 @@ class AgentConfig:
         return self.state_dir / "sysctl.json"
 
 
+def _endpoints(value: object) -> tuple[str, ...]:
+    if not (found := settings.endpoints(value)):
+        raise ValueError('must be a list of host:port, with one at least, as ["10.0.0.1:9476"]')
+    return found
+
+
+_IPAMD_CHECKS: Mapping[str, settings.Check] = {
+    "endpoints": _endpoints,
+    "ca": settings.absolute_path,
+    "certificate": settings.absolute_path,
+    "key": settings.absolute_path,
+    "node": settings.word,
+    "labels": settings.labels,
+    "addresses": settings.addresses,
+}
+
 _CHECKS: Mapping[str, settings.Check] = {
     "socket": settings.absolute_path,
     "state_dir": settings.absolute_path,
@@ -63,6 +101,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "max_parallel": settings.whole_number(1, 256),
     "max_queued": settings.whole_number(1, 65536),
     "status_counts_addresses": settings.true_or_false,
+    "ipamd": settings.table(IpamdConfig, _IPAMD_CHECKS),
 }
 
 

@@ -6,10 +6,13 @@ is allowed.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from net.address import IPAddress
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -71,9 +74,31 @@ def checked(kind: type[Value], document: Mapping[str, Any], checks: Mapping[str,
             values[key] = checks[key](value)
         except ValueError as exc:
             faults.append(f"{key} = {value!r}: {exc}")
+        except ConfigError as exc:
+            faults += [f"[{key}] {line}" for line in str(exc).splitlines()]
+    faults += [f"{key} is missing" for key in _required(kind) if key not in document]
     if faults:
         raise ConfigError("\n".join(faults))
     return kind(**values)
+
+
+def table(kind: type[Value], checks: Mapping[str, Check]) -> Check:
+    """A table of its own that describes a *kind*."""
+
+    def check(value: object) -> object:
+        if type(value) is not dict:
+            raise ValueError("must be a table")
+        return checked(kind, value, checks)
+
+    return check
+
+
+def _required(kind: type[Value]) -> list[str]:
+    return [
+        field.name
+        for field in fields(kind)
+        if field.default is MISSING and field.default_factory is MISSING
+    ]
 
 
 def of_type(kind: type, wanted: str) -> Check:
@@ -163,6 +188,16 @@ def word(value: object) -> str:
     if type(value) is not str or not 0 < len(value) < 64 or not set(value) <= _WORD:
         raise ValueError("must be 1 to 63 letters, digits, '.', '-' or '_'")
     return value
+
+
+def addresses(value: object) -> tuple[IPAddress, ...]:
+    wanted = 'must be a list of addresses, as ["10.0.0.1", "fd00::1"]'
+    if type(value) is not list or not all(type(one) is str for one in value):
+        raise ValueError(wanted)
+    try:
+        return tuple(ip_address(one) for one in value)
+    except ValueError as exc:
+        raise ValueError(f"{wanted}; {exc}") from exc
 
 
 def labels(value: object) -> Mapping[str, str]:

@@ -1,15 +1,17 @@
 """The configuration file, and a message for each key that is wrong."""
 
+import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agent.config import DEFAULT_PATH, AgentConfig, load, parse
+from agent.config import DEFAULT_PATH, AgentConfig, IpamdConfig, load, parse
 from net.settings import ConfigError, LogFormat, LogLevel
 
 ALLOWED = (
-    "cooldown_s, grace_s, log_format, log_level, max_parallel, max_queued, metrics_address, "
+    "cooldown_s, grace_s, ipamd, log_format, log_level, max_parallel, max_queued, metrics_address, "
     "reconcile_interval_s, socket, state_dir, status_counts_addresses"
 )
 
@@ -150,3 +152,52 @@ def test_a_file_that_is_named_has_to_be_there(tmp_path: Path) -> None:
 
 def test_the_default_place_is_under_etc() -> None:
     assert Path("/etc/isthmus/agent.toml") == DEFAULT_PATH
+
+
+IPAMD: dict[str, Any] = {
+    "endpoints": ["192.0.2.1:9476", "[fd00::1]:9476"],
+    "ca": "/e/ca.pem",
+    "certificate": "/e/node.pem",
+    "key": "/e/node.key",
+}
+
+
+def test_ipamd_is_a_table_of_its_own_and_the_node_is_named_as_the_host_is() -> None:
+    found = parse({"ipamd": IPAMD}).ipamd
+    whole = parse(
+        {"ipamd": {**IPAMD, "node": "n1", "labels": {"zone": "a"}, "addresses": ["192.0.2.7"]}}
+    ).ipamd
+
+    assert found == IpamdConfig(
+        endpoints=("192.0.2.1:9476", "[fd00::1]:9476"),
+        ca=Path("/e/ca.pem"),
+        certificate=Path("/e/node.pem"),
+        key=Path("/e/node.key"),
+        node=socket.gethostname(),
+    )
+    assert whole is not None
+    assert (whole.node, whole.labels) == ("n1", {"zone": "a"})
+    assert whole.addresses == (ip_address("192.0.2.7"),)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"endpoints": []}, "[ipamd] endpoints = []: must be a list of host:port"),
+        ({"endpoints": ["x"]}, "[ipamd] endpoints = ['x']: must be a list of host:port"),
+        ({"ca": "ca.pem"}, "[ipamd] ca = 'ca.pem': must be an absolute path"),
+        ({"node": "a b"}, "[ipamd] node = 'a b': must be 1 to 63 letters"),
+        ({"labels": {"zone": 1}}, "[ipamd] labels = {'zone': 1}: must be a table of texts"),
+        ({"addresses": ["x"]}, "[ipamd] addresses = ['x']: must be a list of addresses"),
+        ({"cert": "/c"}, "[ipamd] unknown key 'cert'; allowed are addresses, ca, certificate, "),
+    ],
+)
+def test_a_wrong_key_of_ipamd_is_named(change: dict[str, Any], message: str) -> None:
+    assert refusal(ipamd={**IPAMD, **change}).startswith(message)
+
+
+def test_what_ipamd_needs_is_named_where_it_is_missing() -> None:
+    assert refusal(ipamd={}).splitlines() == [
+        f"[ipamd] {key} is missing" for key in ("endpoints", "ca", "certificate", "key")
+    ]
+    assert refusal(ipamd=7) == "ipamd = 7: must be a table"

@@ -1,6 +1,7 @@
 """Each check takes what is right and says of the rest what is allowed."""
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from net.settings import (
     ConfigError,
     LogLevel,
     absolute_path,
+    addresses,
     checked,
     endpoints,
     labels,
@@ -19,6 +21,7 @@ from net.settings import (
     number,
     one_of,
     path_or_nothing,
+    table,
     true_or_false,
     whole_number,
     word,
@@ -37,6 +40,7 @@ RIGHT: list[tuple[Check, Any, Any]] = [
     (endpoints, ["a:1", "[::1]:2"], ("a:1", "[::1]:2")),
     (endpoints, [], ()),
     (word, "eu-1.a_B", "eu-1.a_B"),
+    (addresses, ["10.0.0.1", "fd00::1"], (ip_address("10.0.0.1"), ip_address("fd00::1"))),
     (labels, {"zone": "a"}, {"zone": "a"}),
 ]
 
@@ -55,6 +59,8 @@ WRONG: list[tuple[Check, Any, str]] = [
     (endpoints, ["https://a:1"], "'https://a:1' is none"),
     (endpoints, ["a"], "'a' is none"),
     (endpoints, ["a:1", "a:1"], "must not have one twice"),
+    (addresses, "10.0.0.1", "must be a list of addresses"),
+    (addresses, ["10.0.0.1/8"], "'10.0.0.1/8' does not appear to be"),
     (word, "a/b", "must be 1 to 63 letters"),
     (word, "", "must be 1 to 63 letters"),
     (word, "a" * 64, "must be 1 to 63 letters"),
@@ -112,3 +118,26 @@ def test_a_missing_file_and_what_is_no_toml_are_told(tmp_path: Path) -> None:
         load(tmp_path / "none.toml", parse)
     with pytest.raises(ConfigError, match="not TOML"):
         load(tmp_path / "bad.toml", parse)
+
+
+@dataclass(frozen=True)
+class Nested:
+    inner: Sample
+    note: str = ""
+
+
+def test_a_table_within_is_checked_as_one_and_its_faults_are_named_with_it() -> None:
+    checks = {"inner": table(Sample, {"size": whole_number(0, 3)}), "note": word}
+
+    with pytest.raises(ConfigError) as caught:
+        checked(Nested, {"inner": {"size": 4, "colour": 1}, "note": "a b"}, checks)
+    with pytest.raises(ConfigError) as missing:
+        checked(Nested, {}, checks)
+
+    assert checked(Nested, {"inner": {"size": 2}}, checks) == Nested(Sample(2))
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == [
+        "[inner] size = 4",
+        "[inner] unknown key 'colour'; allowed are size",
+        "note = 'a b'",
+    ]
+    assert str(missing.value) == "inner is missing"
