@@ -43,6 +43,12 @@ def interpreters() -> dict[str, str]:
     directories = {sys.prefix, *glob("/usr/lib/python3*"), *glob("/usr/local/lib/python3*")}
     if not sys.base_prefix.startswith("/usr"):
         directories.add(sys.base_prefix)
+    # Others that somebody installed beside the distribution's, and their shims.
+    directories |= {
+        folder
+        for folder in os.environ["PATH"].split(":")
+        if not folder.startswith(("/usr/", "/bin", "/sbin")) and glob(f"{folder}/python3*")
+    }
     # One that lies in another is hidden with it.
     outer = [
         d for d in directories if not any(Path(d).is_relative_to(o) for o in directories - {d})
