@@ -198,7 +198,7 @@ class Authority(Administration):
         return Registered(
             epoch=node.epoch,
             generation=view.meta.generation if view.meta else "",
-            counter=view.counter,
+            counter=self._replica.counter,
             node_state=node.state,
             blocks=tuple(
                 view.held(block)
@@ -251,7 +251,7 @@ class Authority(Administration):
         replica.tally.claims += 1
         # Deleted in the same moment by another replica: the node learns it when it registers.
         there = [view.blocks[block.cidr] for block in chosen if block.cidr in view.blocks]
-        return Claimed(blocks=tuple(map(view.held, there)), counter=view.counter)
+        return Claimed(blocks=tuple(map(view.held, there)), counter=replica.counter)
 
     def _claimant(self, asked: Claim | Release) -> Node:
         node = self._replica.view.nodes.get(asked.node)

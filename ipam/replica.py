@@ -98,6 +98,13 @@ class Replica:
         return ""
 
     @property
+    def counter(self) -> int:
+        """Return how often the counter was put, at least: our own puts are not seen at once."""
+        if self._remembered is None or self.frozen:
+            return self.view.counter
+        return max(self.view.counter, self._remembered.counter)
+
+    @property
     def remembered_generation(self) -> str:
         return self._remembered.generation if self._remembered else ""
 
@@ -241,7 +248,7 @@ class Replica:
 
     async def commit(self, change: Change) -> Outcome:
         """Try one transaction, and take note of what it did.  Raises Frozen, KVError."""
-        floor = self.view.highest
+        floor, known = self.view.highest, self._remembered
         self.tally.transactions += 1
         outcome = await self.kv.commit(change.conditions, change.changes)
         if outcome.revision < floor or (
@@ -254,7 +261,15 @@ class Replica:
         if outcome.done:
             for one in change.changes:
                 self._note(one, outcome.revision)
+            if known and any(one.key == self.keys.counter for one in change.changes):
+                self._counted(known)
         return outcome
+
+    def _counted(self, known: Remembered) -> None:
+        """The counter is one more, at least, than was known when the transaction was sent."""
+        now = self._remembered
+        if now and now.generation == known.generation:
+            self._remembered = replace(now, counter=max(now.counter, known.counter + 1))
 
     def _note(self, change: Put | Delete, revision: int) -> None:
         # The counter is put without a comparison: only the watch knows its version.

@@ -1,0 +1,180 @@
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ipam.authority import Authority
+from ipam.errors import StoreUnavailable
+from ipam.kv import Put, Unchanged
+from ipam.memory import DaemonMemory, Remembered
+from ipam.memory_kv import Faults, MemoryKV
+from ipam.refusals import Contended, Frozen, NotReady, Unknown
+from ipam.replica import TRIES, Change
+from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as made:
+        made.begin()
+        yield made
+
+
+def kv_of(cluster: Site, which: int = 0) -> MemoryKV:
+    kv = cluster.replicas[which].replica.kv
+    assert isinstance(kv, MemoryKV)
+    return kv
+
+
+def test_refusal_on_an_old_view_is_looked_into_once(cluster: Site) -> None:
+    cluster.follow()
+    asked: list[int] = []
+
+    def decide(attempt: int) -> Change:
+        asked.append(attempt)
+        raise Unknown("no such thing")
+
+    with pytest.raises(Unknown):
+        cluster.run(cluster.replicas[0].replica.transact([KEYS.meta], decide))
+
+    assert asked == [0, 1]
+
+
+def test_endless_conflicts_end_with_a_word(cluster: Site) -> None:
+    cluster.follow()
+    replica = cluster.replicas[0].replica
+
+    def decide(attempt: int) -> Change:
+        return Change([Unchanged(KEYS.meta, 999)], [Put(KEYS.meta, b"")])
+
+    with pytest.raises(Contended, match="try again"):
+        cluster.run(replica.transact([KEYS.meta], decide))
+
+    assert replica.tally.conflicts == TRIES
+
+
+def test_answer_of_a_store_that_went_back_is_not_believed(cluster: Site) -> None:
+    old = cluster.store.snapshot()
+    for name in "abc":
+        cluster.register(node(name))
+    cluster.follow()
+    cluster.store.restore(old)
+
+    with pytest.raises(Frozen, match="revision went back"):
+        cluster.run(cluster.replicas[0].register(node("d")))
+
+    assert not cluster.replicas[0].replica.synced
+    assert cluster.replicas[0].replica.frozen
+
+
+def test_what_was_answered_is_in_the_memory_before(cluster: Site) -> None:
+    cluster.register(node("a"))
+    revision = cluster.claim("a").blocks[0].revision
+
+    kept = DaemonMemory(cluster.folder / "memory-0").load()
+
+    assert kept is not None
+    assert kept.revision >= revision
+
+
+def test_replica_that_cannot_remember_does_not_answer(cluster: Site) -> None:
+    cluster.register(node("a"))
+
+    class Full(DaemonMemory):
+        def keep(self, remembered: Remembered) -> None:
+            raise StoreUnavailable("no space left")
+
+    replica = cluster.replicas[0].replica
+    replica._memory = Full(cluster.folder / "memory-0")
+
+    with pytest.raises(NotReady, match="no space left"):
+        cluster.claim("a")
+
+
+def test_restarted_replica_notices_what_happened_while_it_was_away(cluster: Site) -> None:
+    old = cluster.store.snapshot()
+    cluster.register(node("a"))
+    cluster.claim("a")
+    cluster.store.restore(old, bump=1000)
+    cluster.replicas = [cluster.replica("0")]
+
+    cluster.follow()
+
+    assert "claim counter went back" in cluster.replicas[0].replica.frozen
+    assert KEYS.frozen in cluster.store.entries
+
+
+def test_another_cluster_of_etcd_is_noticed(cluster: Site) -> None:
+    cluster.follow()
+    cluster.store.restore(cluster.store.snapshot(), bump=10, cluster_id=0xBEEF)
+
+    cluster.run(cluster.replicas[0].replica.resync())
+
+    assert "etcd cluster beef" in cluster.replicas[0].replica.frozen
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+def running(cluster: Site, work: Callable[[Authority], object]) -> None:
+    """Run *work*, a coroutine function, while the first replica follows the store by itself."""
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            follower = tasks.create_task(cluster.replicas[0].run())
+            await work(cluster.replicas[0])  # type: ignore[misc]
+            follower.cancel()
+
+    cluster.run(main())
+
+
+def test_running_replica_sees_what_others_do_and_survives_a_compaction(cluster: Site) -> None:
+    async def work(authority: Authority) -> None:
+        view = authority.replica.view
+        await until(lambda: authority.replica.synced)
+        await cluster.replicas[1].register(node("a"))
+        await until(lambda: "a" in view.nodes)
+        kv_of(cluster).faults = Faults(held=True)
+        await cluster.replicas[1].register(node("b"))
+        await cluster.replicas[1].register(node("c"))
+        cluster.store.compact(cluster.store.revision)
+        kv_of(cluster).faults = Faults()
+        await until(lambda: {"b", "c"} <= set(view.nodes))
+
+    running(cluster, work)
+
+
+def test_running_replica_waits_for_its_store_and_goes_on(cluster: Site) -> None:
+    kv_of(cluster).faults = Faults(denied="wrong password")
+    cluster.replicas[0].replica.synced = False
+
+    async def work(authority: Authority) -> None:
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady):
+            await authority.register(node("a"))
+        kv_of(cluster).faults = Faults()
+        await until(lambda: authority.replica.synced)
+        await authority.register(node("a"))
+
+    running(cluster, work)
+
+
+def test_running_replica_notices_a_rollback_and_tells_the_others(cluster: Site) -> None:
+    old = cluster.store.snapshot()
+    cluster.register(node("a"))
+    cluster.claim("a")
+
+    async def work(authority: Authority) -> None:
+        await until(lambda: authority.replica.synced and "a" in authority.replica.view.nodes)
+        cluster.store.restore(old)
+        await until(lambda: KEYS.frozen in cluster.store.entries)
+
+    running(cluster, work)
+    cluster.replicas = [cluster.replica("1")]
+    cluster.follow()
+
+    assert "went back" in cluster.replicas[0].replica.frozen
