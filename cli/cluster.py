@@ -89,8 +89,8 @@ def find_cluster(ipamd: str | None, identity: Path) -> Cluster | None:
     # Before gRPC is loaded: its C core would write beside our messages.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     if ipamd is None:
-        known = getattr(configured(), "ipamd", ())
-        return Cluster(known, identity) if known else None
+        known = configured().ipamd
+        return Cluster(known.endpoints, identity) if known else None
     try:
         return Cluster(endpoints([one.strip() for one in ipamd.split(",")]), identity)
     except ValueError as exc:
@@ -102,7 +102,7 @@ def need_cluster(ipamd: str | None, identity: Path) -> Cluster:
     found = find_cluster(ipamd, identity)
     if found is None:
         raise Problem(
-            "no ipamd is configured here: name it by --ipamd HOST:PORT, or by `ipamd` in the "
-            "agent's configuration"
+            "no ipamd is configured here: name it by --ipamd HOST:PORT, or in the table [ipamd] of "
+            "the agent's configuration"
         )
     return found
