@@ -1,16 +1,20 @@
 # Every target prepares the machine itself (tools/setup.sh); the second time that takes no time.
 PYTHON := .venv/bin/python
 SECONDS ?= 10# of each fuzzer
+TORTURE_S ?= 600# of ipam-torture
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz bench dist install lock setup-demo setup-test clean
+.PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
+	slow fuzz ipam-torture bench dist install lock setup-demo setup-cluster setup-test clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: setup-demo launcher ## two isolated namespaces get addresses and reach each other and beyond
 	$(PYTHON) -m cli demo
+
+demo-cluster: setup-cluster launcher ## three hosts get their addresses from etcd, and go on without it
+	$(PYTHON) -m cli demo-cluster
 
 test: setup-test ## what every change must pass (under an hour cold, minutes warm)
 	tools/steps.sh 'check 300' 'launcher-test 300' 'kernel 1200' 'runtimes 1200' \
@@ -49,6 +53,9 @@ fuzz: setup-test launcher ## hostile input to the launcher and the agent, for a 
 		$(PYTHON) $$program -max_total_time=$(SECONDS) -artifact_prefix=build/fuzz/ \
 			> $$log 2>&1 || { tail -n 40 $$log; exit 1; }; done
 
+ipam-torture: setup-demo ## cluster IPAM in miniature, everything failing at random
+	ISTHMUS_TORTURE_S=$(TORTURE_S) $(PYTHON) -m pytest -q -s tests/unit/ipam/test_cluster_model.py
+
 bench: setup-test launcher ## side by side with the reference plugins
 	$(PYTHON) bench/run
 
@@ -63,6 +70,9 @@ lock: setup-demo ## write requirements.lock anew from pyproject.toml
 
 setup-demo:
 	@tools/setup.sh demo
+
+setup-cluster:
+	@tools/setup.sh cluster
 
 setup-test:
 	@tools/setup.sh test

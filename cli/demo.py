@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +30,7 @@ def demo(keep: bool) -> None:
     from cli.places import find_launcher
     from dataplane.errors import DataplaneError
 
-    _need_root_and_programs()
+    need_root_and(_PROGRAMS)
     launcher = find_launcher()
     if launcher is None:
         raise Problem("the launcher is not built: make launcher")
@@ -37,7 +38,7 @@ def demo(keep: bool) -> None:
     site = Site(suffix, Path(f"/run/isthmus-demo-{suffix}"), launcher)
     # A terminal that closes, or a service that stops us, must clean up as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupted)
+        signal.signal(number, interrupted)
     with site.undo:
         try:
             _play(site)
@@ -54,18 +55,18 @@ def demo(keep: bool) -> None:
 
 
 def _play(site: Any) -> None:
-    _title("Four network namespaces: a host, something beyond it, two containers")
+    title("Four network namespaces: a host, something beyond it, two containers")
     site.build()
     for part in ("web", "shell"):
         site.add_namespace(part)
     for part in ("outside", "host", "web", "shell"):
         click.echo(f"  {site.name(part)}")
 
-    _title("The agent starts in the host, with a store of its own")
+    title("The agent starts in the host, with a store of its own")
     site.start_agent()
     click.echo(f"  pid {site.agent.pid}, {site.store}")
 
-    _title("A runtime attaches both (CNI ADD); web asks for a port of the host")
+    title("A runtime attaches both (CNI ADD); web asks for a port of the host")
     mapping = {"hostPort": _PORT, "containerPort": 80, "protocol": "tcp"}
     results = {"web": site.call("ADD", "web", portMappings=[mapping])}
     results["shell"] = site.call("ADD", "shell")
@@ -74,7 +75,7 @@ def _play(site: Any) -> None:
     _reach(site, results)
     _look(site)
     _crash(site)
-    _title("What is there now")
+    title("What is there now")
     click.echo(_picture(site, results))
 
 
@@ -83,7 +84,7 @@ def _reach(site: Any, results: dict[str, Any]) -> None:
 
     web, shell = (_bare(_addresses(results[part])) for part in ("web", "shell"))
     gateways = [ip["gateway"] for ip in results["shell"]["ips"]]
-    _title("They reach each other, their gateway, the host, and beyond")
+    title("They reach each other, their gateway, the host, and beyond")
     for source, target, addresses in (
         ("shell", "web", web),
         ("web", "shell", shell),
@@ -106,14 +107,14 @@ def _look(site: Any) -> None:
     from cli.attachments import show_attachments
     from ipam.reading import read_records
 
-    _title("isthmus attachments")
+    title("isthmus attachments")
     found = read_attachments(str(site.socket_path), str(site.store))
     show_attachments(found, as_json=False, whole=False)
-    _title("In nftables a container is elements of sets, never rules of its own")
+    title("In nftables a container is elements of sets, never rules of its own")
     for kind, name in _SETS:
         for element in _elements(site, kind, name):
             click.echo(f"  {name:<14} {element}")
-    _title("The leases are on disk before the answer is given")
+    title("The leases are on disk before the answer is given")
     for record in sorted(read_records(site.store), key=lambda record: record.who):
         click.echo(f"  {record.who}: {' '.join(map(str, record.addresses))}")
 
@@ -128,7 +129,7 @@ def _elements(site: Any, kind: str, name: str) -> list[str]:
 def _crash(site: Any) -> None:
     from cli.asking import read_attachments
 
-    _title("The agent is killed (-9); a container that ends meanwhile is still deleted")
+    title("The agent is killed (-9); a container that ends meanwhile is still deleted")
     site.add_namespace("brief")
     brief = _bare(_addresses(site.call("ADD", "brief")))
     before = _leases(site)
@@ -151,7 +152,7 @@ def _crash(site: Any) -> None:
 def _leave(site: Any) -> None:
     from ipam.reading import read_records
 
-    _title("Both are detached (CNI DEL)")
+    title("Both are detached (CNI DEL)")
     for part in ("web", "shell"):
         site.call("DEL", part)
     links = site.must("ip", "-n", site.name("host"), "-o", "link", "show", "type", "veth")
@@ -209,7 +210,7 @@ def _how_to_look(site: Any) -> None:
     from cli.places import own_command
 
     names = [site.name(part) for part in ("host", "outside", "web", "shell", "brief")]
-    _title("All of it goes on running.  To look around")
+    title("All of it goes on running.  To look around")
     click.echo(f"  export ISTHMUS_SOCKET={site.socket_path}")
     isthmus = " ".join(own_command())
     for command in (
@@ -236,18 +237,19 @@ def _bare(addresses: Any) -> list[str]:
     return [address.partition("/")[0] for address in addresses]
 
 
-def _title(text: str) -> None:
+def title(text: str) -> None:
     click.echo()
     click.secho(text, bold=True)
 
 
-def _need_root_and_programs() -> None:
+def need_root_and(programs: Mapping[str, str]) -> None:
+    """Raises Problem without them; *programs* are what is executed, and the packages it is in."""
     if os.geteuid() != 0:
         raise Problem("the demonstration makes network namespaces, which needs root: use sudo")
-    missing = [package for program, package in _PROGRAMS.items() if not shutil.which(program)]
+    missing = [package for program, package in programs.items() if not shutil.which(program)]
     if missing:
         raise Problem(f"programs are missing: apt install {' '.join(missing)}")
 
 
-def _interrupted(_signal: int, _frame: object) -> NoReturn:
+def interrupted(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt

@@ -73,6 +73,7 @@ class LazyGroup(click.Group):
         "ipam": "cli.group:ipam",
         "doctor": "cli.doctor:doctor",
         "demo": "cli.demo:demo",
+        "demo-cluster": "cli.demo_cluster:demo_cluster",
         "agent": "cli.agent:agent",
         "ipamd": "cli.ipamd:ipamd",
         "completion": "cli.completion:completion",

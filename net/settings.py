@@ -184,9 +184,12 @@ def endpoints(value: object) -> tuple[str, ...]:
 
 
 def word(value: object) -> str:
-    """1 to 63 letters, digits, dots, hyphens and underscores: safe in keys and certificates."""
-    if type(value) is not str or not 0 < len(value) < 64 or not set(value) <= _WORD:
-        raise ValueError("must be 1 to 63 letters, digits, '.', '-' or '_'")
+    """1 to 253 letters, digits, dots, hyphens and underscores: safe in keys and certificates.
+
+    As long as the longest name of a Kubernetes node.
+    """
+    if type(value) is not str or not 0 < len(value) < 254 or not set(value) <= _WORD:
+        raise ValueError("must be 1 to 253 letters, digits, '.', '-' or '_'")
     return value
 
 

@@ -2,6 +2,7 @@
 # Prepare a Debian machine (12 or newer, as root) for `make demo` or `make test`.
 #
 #   tools/setup.sh demo     what the program itself needs
+#   tools/setup.sh cluster  also etcd
 #   tools/setup.sh test     also the runtimes and test programs that the tests drive
 #
 # Does only what is missing, so that a second run takes a fraction of a second.  Writes to the
@@ -11,9 +12,10 @@ cd "$(dirname "$0")/.."
 
 # What sanitizers and fuzzers are linked with has clang's version in its name.
 clang_runtime='libclang-rt-*-dev'
-for_demo="gcc iproute2 iputils-ping make musl-tools nftables python3 python3-venv"
-for_test="busybox-static clang $clang_runtime conntrack containernetworking-plugins etcd-client
-    etcd-server iptables podman procps runc socat strace tcpdump util-linux"
+for_demo="gcc iproute2 iputils-ping make musl-tools nftables openssl python3 python3-venv"
+for_cluster="etcd-server"
+for_test="$for_cluster busybox-static clang $clang_runtime conntrack containernetworking-plugins
+    etcd-client iptables podman procps runc socat strace tcpdump util-linux"
 
 say() { printf '==> %s\n' "$*"; }
 die() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -80,8 +82,9 @@ set -f # names of packages may be patterns, of no file
 mkdir -p build
 case "${1:-}" in
 demo) packages=$for_demo ;;
+cluster) packages="$for_demo $for_cluster" ;;
 test) packages="$for_demo $for_test" ;;
-*) die "usage: tools/setup.sh demo|test" ;;
+*) die "usage: tools/setup.sh demo|cluster|test" ;;
 esac
 # shellcheck disable=SC2086 # a list of names
 debian_packages $packages

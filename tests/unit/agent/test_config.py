@@ -186,7 +186,7 @@ def test_ipamd_is_a_table_of_its_own_and_the_node_is_named_as_the_host_is() -> N
         ({"endpoints": []}, "[ipamd] endpoints = []: must be a list of host:port"),
         ({"endpoints": ["x"]}, "[ipamd] endpoints = ['x']: must be a list of host:port"),
         ({"ca": "ca.pem"}, "[ipamd] ca = 'ca.pem': must be an absolute path"),
-        ({"node": "a b"}, "[ipamd] node = 'a b': must be 1 to 63 letters"),
+        ({"node": "a b"}, "[ipamd] node = 'a b': must be 1 to 253 letters"),
         ({"labels": {"zone": 1}}, "[ipamd] labels = {'zone': 1}: must be a table of texts"),
         ({"addresses": ["x"]}, "[ipamd] addresses = ['x']: must be a list of addresses"),
         ({"cert": "/c"}, "[ipamd] unknown key 'cert'; allowed are addresses, ca, certificate, "),

@@ -57,7 +57,7 @@ def test_what_is_said_of_etcd_reaches_its_client() -> None:
     [
         ("listen", "9476", 'must be host:port, as "[::]:9476"'),
         ("listen", 9476, 'must be host:port, as "[::]:9476"'),
-        ("cluster", "a/b", "must be 1 to 63 letters, digits"),
+        ("cluster", "a/b", "must be 1 to 253 letters, digits"),
         ("certificate", "", "must be an absolute path"),
         ("etcd_endpoints", [], "must be a list of URLs"),
         ("etcd_endpoints", "http://a:1", "must be a list of URLs"),

@@ -61,9 +61,9 @@ WRONG: list[tuple[Check, Any, str]] = [
     (endpoints, ["a:1", "a:1"], "must not have one twice"),
     (addresses, "10.0.0.1", "must be a list of addresses"),
     (addresses, ["10.0.0.1/8"], "'10.0.0.1/8' does not appear to be"),
-    (word, "a/b", "must be 1 to 63 letters"),
-    (word, "", "must be 1 to 63 letters"),
-    (word, "a" * 64, "must be 1 to 63 letters"),
+    (word, "a/b", "must be 1 to 253 letters"),
+    (word, "", "must be 1 to 253 letters"),
+    (word, "a" * 254, "must be 1 to 253 letters"),
     (labels, {"a": 1}, "must be a table of texts"),
     (labels, "a=b", "must be a table of texts"),
 ]

@@ -1,0 +1,157 @@
+"""The little world of the cluster's demonstration: hosts on a switch, etcd, ipamd, agents.
+
+host-a ─┐
+host-b ─┼─ switch: etcd, two ipamd          each host: an agent, and its containers
+host-c ─┘
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cli.answers import Problem
+from cli.demo_stage import Stage, tail
+from cli.places import CONF, own_command
+from dataplane.programs import Running, run
+
+HOSTS = ("a", "b", "c")
+ETCD = "http://127.0.0.1:2379"
+_SWITCH = ("192.0.2.254/24", "2001:db8:7::fe/64")
+_PORTS = (9476, 9477)
+_READY_S = 20
+
+
+@dataclass(slots=True)
+class ClusterSite(Stage):
+    """Three hosts, what joins them, and what they are served by."""
+
+    etcd: Running | None = None
+    programs: dict[str, Running] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> Path:
+        """Where the administrator's certificate is, and all others."""
+        return self.directory / "certificates"
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(f"{_bare(_SWITCH[0])}:{port}" for port in _PORTS)
+
+    def socket(self, host: str) -> Path:
+        return self.directory / f"agent-{host}.sock"
+
+    def state(self, host: str) -> Path:
+        return self.directory / f"state-{host}"
+
+    def log(self, program: str) -> Path:
+        return self.directory / f"{program}.log"
+
+    def addresses(self, host: str) -> tuple[str, str]:
+        """Of *host* on the switch."""
+        number = HOSTS.index(host) + 1
+        return f"192.0.2.{number}/24", f"2001:db8:7::{number}/64"
+
+    def build(self) -> None:
+        """Make the directory and the namespaces, joined by a bridge in `switch`."""
+        self.prepare()
+        self.add_namespace("switch")
+        switch = self.name("switch")
+        self.must("ip", "-n", switch, "link", "add", "switch", "type", "bridge")
+        self.address("switch", "switch", _SWITCH)
+        for host in HOSTS:
+            self.add_namespace(f"host-{host}")
+            self.wire(f"host-{host}", "uplink", "switch", f"port-{host}")
+            self.must("ip", "-n", switch, "link", "set", f"port-{host}", "master", "switch", "up")
+            self.address(f"host-{host}", "uplink", self.addresses(host))
+
+    def start_etcd(self) -> None:
+        """Start etcd on the switch's own loopback: nodes cannot reach it, and need not."""
+        peer = "http://127.0.0.1:2380"
+        self.etcd = Running(
+            [
+                *self.inside("switch"),
+                *("etcd", "--name", "demo", "--data-dir", str(self.directory / "etcd")),
+                *("--listen-client-urls", ETCD, "--advertise-client-urls", ETCD),
+                *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+                *("--initial-cluster", f"demo={peer}", "--logger", "zap"),
+            ],
+            self.log("etcd"),
+        )
+        self.undo.callback(self.etcd.stop, kill=True)
+
+    def start_ipamd(self, number: int) -> None:
+        name = f"ipamd-{number}"
+        config = self.directory / f"{name}.toml"
+        files = self.identity
+        config.write_text(
+            f'listen = "{self.endpoints[number - 1]}"\n'
+            f'state_dir = "{self.directory}/{name}"\n'
+            f'certificate = "{files}/ipamd.pem"\nkey = "{files}/ipamd.key"\nca = "{files}/ca.pem"\n'
+            f'etcd_endpoints = ["{ETCD}"]\netcd_timeout_s = 1\nlog_format = "console"\n'
+        )
+        words = ["ipamd", "--config", str(config)]
+        self.programs[name] = self.start("switch", words, self.log(name))
+
+    def start_agent(self, host: str) -> None:
+        config = self.directory / f"agent-{host}.toml"
+        self.state(host).mkdir(mode=0o700, exist_ok=True)
+        files, addresses = self.identity, [_bare(one) for one in self.addresses(host)]
+        config.write_text(
+            f'socket = "{self.socket(host)}"\nstate_dir = "{self.state(host)}"\n'
+            f'log_format = "console"\n\n[ipamd]\nendpoints = {json.dumps(self.endpoints)}\n'
+            f'node = "{host}"\naddresses = {json.dumps(addresses)}\nca = "{files}/ca.pem"\n'
+            f'certificate = "{files}/node-{host}.pem"\nkey = "{files}/node-{host}.key"\n'
+        )
+        words = ["agent", "--config", str(config)]
+        name = f"agent-{host}"
+        self.programs[name] = self.start(f"host-{host}", words, self.log(name))
+
+    def isthmus(self, *words: str, fails: bool = False) -> str:
+        """Our own command line, on the switch, as its administrator; what it says."""
+        where = ["--ipamd", ",".join(self.endpoints), "--identity", str(self.identity)]
+        asks = [] if words[:2] == ("ipam", "certificates") else where
+        done = run([*self.inside("switch"), *own_command(), *words, *asks], timeout=60)
+        if done.status and not fails:
+            raise Problem(f"isthmus {' '.join(words)}: {done.complaint}")
+        return done.stdout
+
+    def call(self, verb: str, host: str, part: str, pod: str = "") -> dict[str, Any]:
+        """Execute the plugin in *host* for container *part*.  Raises Problem."""
+        agent = {
+            "CNI_COMMAND": verb,
+            "ISTHMUS_SOCKET": str(self.socket(host)),
+            "ISTHMUS_SPOOL": str(self.state(host) / "spool"),
+        }
+        if pod:
+            agent["CNI_ARGS"] = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=demo;K8S_POD_NAME={pod}"
+        try:
+            return self.execute(f"host-{host}", part, network(), agent)
+        except Problem as exc:
+            raise Problem(f"{exc.message}\n{tail(self.log(f'agent-{host}'))}") from exc
+
+    def route(self) -> None:
+        """Tell each host which other host has which block."""
+        for row in json.loads(self.isthmus("ipam", "blocks", "--json")):
+            family = 6 if ":" in row["cidr"] else 4
+            via = _bare(self.addresses(row["node"])[family == 6])
+            for host in HOSTS:
+                if host != row["node"]:
+                    self.must(
+                        "ip", "-n", self.name(f"host-{host}"), "route", "replace",
+                        row["cidr"], "via", via,
+                    )  # fmt: skip
+
+
+def network() -> Mapping[str, Any]:
+    """The routed network, whose addresses come from the node's blocks: no ranges in it."""
+    document = json.loads((CONF / "10-isthmus-routed.conflist").read_bytes())
+    plugin = document["plugins"][0] | {"cniVersion": "1.1.0", "name": document["name"]}
+    del plugin["ipam"]["ranges"]
+    plugin["ipMasq"] = False
+    return dict(plugin)
+
+
+def _bare(address: str) -> str:
+    return address.partition("/")[0]
