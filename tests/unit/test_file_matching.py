@@ -38,6 +38,8 @@ def test_every_module_has_a_unit_test_file() -> None:
 
 
 def test_every_unit_test_file_has_its_module() -> None:
-    stray = sorted(map(str, modules_with_tests() - modules()))
+    # A test of something that only tests have lies beside it.
+    tested = {path for path in modules_with_tests() if not (UNIT / path).exists()}
+    stray = sorted(map(str, tested - modules()))
 
     assert stray == []
