@@ -32,7 +32,7 @@ class StoreUnavailable(IPAMError):
 
 
 class StoreDamaged(StoreUnavailable):
-    """The file is there but is not ours, is corrupt, or is of a newer schema."""
+    """The file is there but is not ours or is corrupt."""
 
 
 class Conflict(StoreUnavailable):

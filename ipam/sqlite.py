@@ -202,7 +202,8 @@ class SQLiteStore:
 def open_store(path: Path, *, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> SQLiteStore:
     """Open the file at *path*, made anew if there is none, and bring its schema up to date.
 
-    Raises StoreDamaged when what is there must be set aside first, else StoreUnavailable.
+    Raises StoreDamaged when what is there must be set aside first, else StoreUnavailable: also
+    for a schema newer than *migrations*, which is no damage and is left as it is.
     """
     with _mapped(path):
         if not path.exists():
@@ -211,8 +212,8 @@ def open_store(path: Path, *, migrations: Sequence[Sequence[str]] = MIGRATIONS) 
             raise StoreDamaged(f"{path} is empty: what was in it is lost")
         db = _connect(path)
         try:
-            _recognise(path, db)
-            _migrate(path, db, migrations)
+            _recognise(path, db, known=len(migrations))
+            _migrate(db, migrations)
             # A lock that cannot be had, or a file system that takes no writes, shows now.
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")
@@ -256,7 +257,7 @@ def _create(path: Path, migrations: Sequence[Sequence[str]]) -> None:
     db = _connect(fresh)
     try:
         db.execute("PRAGMA synchronous = FULL")
-        _migrate(fresh, db, migrations)
+        _migrate(db, migrations)
     finally:
         db.close()
     os.rename(fresh, path)
@@ -273,11 +274,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     )
 
 
-def _recognise(path: Path, db: sqlite3.Connection) -> None:
+def _recognise(path: Path, db: sqlite3.Connection, *, known: int) -> None:
     found = _pragma(db, "application_id")
     if found != APPLICATION_ID:
         raise StoreDamaged(
             f"{path} is an SQLite file of another program (application_id {found:#x})"
+        )
+    version = _pragma(db, "user_version")
+    if version > known:
+        raise StoreUnavailable(
+            f"{path} has schema version {version}; this program knows up to {known}"
         )
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -289,12 +295,8 @@ def _recognise(path: Path, db: sqlite3.Connection) -> None:
         raise StoreDamaged(f"{path} is corrupt: {verdict}")
 
 
-def _migrate(path: Path, db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
+def _migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
     version = _pragma(db, "user_version")
-    if version > len(migrations):
-        raise StoreDamaged(
-            f"{path} has schema version {version}; this program knows up to {len(migrations)}"
-        )
     if version == len(migrations):
         return
     db.execute("BEGIN IMMEDIATE")

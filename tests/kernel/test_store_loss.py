@@ -92,10 +92,13 @@ def foreign_database(path: Path) -> None:
     db.close()
 
 
-def newer_schema(path: Path) -> None:
+def set_version(path: Path, version: int) -> int:
+    """Say of the file that its schema is of *version*; returns of which it was."""
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
+        (before,) = db.execute("PRAGMA user_version").fetchone()
+        db.execute(f"PRAGMA user_version = {version}")
     db.close()
+    return int(before)
 
 
 def older_copy(path: Path) -> None:
@@ -114,7 +117,6 @@ DAMAGED = [
     scribbled_over,
     no_database,
     foreign_database,
-    newer_schema,
 ]
 
 
@@ -207,3 +209,25 @@ def test_status_tells_of_a_store_that_cannot_be_made(crowd: Machine, attached: R
     until(lambda: crowd.records() == attached, "the leases are read from the links")
     assert crowd.problems() == []
     attach_another(crowd, attached)
+
+
+def test_a_store_of_a_newer_version_is_left_alone(crowd: Machine, attached: Records) -> None:
+    """It holds more than the links tell, and the program that knows it may come back."""
+    known = set_version(crowd.database, 99)
+    before = crowd.database.read_bytes()
+    crowd.start()
+    status = crowd.call("STATUS")
+    added = crowd.add(crowd.pod("refused"))
+    crowd.stop()
+    after = crowd.database.read_bytes()
+    set_version(crowd.database, known)
+    crowd.start()
+
+    assert (error_of(status)["code"], error_of(added)["code"]) == (50, 11)
+    for answer in (status, added):
+        told = " ".join(map(str, error_of(answer).values()))
+        assert f"schema version 99; this program knows up to {known}" in told
+    assert after == before
+    assert not list(crowd.state.glob("*.damaged-*"))
+    assert crowd.records() == attached
+    crowd.remove(crowd.pods["refused"])

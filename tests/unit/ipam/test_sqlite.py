@@ -96,13 +96,18 @@ def test_failed_migration_leaves_the_file_as_it_was(path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_newer_schema_is_refused_with_both_versions(path: Path) -> None:
+def test_newer_schema_is_no_damage_and_is_refused_with_both_versions(path: Path) -> None:
     filled(path)
     newer = (*MIGRATIONS, ("CREATE TABLE extra (x)",))
     open_store(path, migrations=newer).close()
+    before = path.read_bytes()
 
-    with pytest.raises(StoreDamaged, match=r"schema version 3; this program knows up to 2"):
+    with pytest.raises(
+        StoreUnavailable, match=r"schema version 3; this program knows up to 2"
+    ) as caught:
         open_store(path)
+    assert not isinstance(caught.value, StoreDamaged)
+    assert path.read_bytes() == before
 
 
 def test_sqlite_file_of_another_program_is_refused_unchanged(path: Path) -> None:
