@@ -142,7 +142,8 @@ def _without_etcd(site: Any) -> None:
     title("etcd is killed (-9): nothing changes for containers")
     site.etcd.stop(kill=True)
     said = site.isthmus("ipam", "blocks", fails=True)
-    click.echo(f"  isthmus ipam blocks: {said.strip() or 'ipamd cannot answer'}")
+    click.secho("  $ isthmus ipam blocks", dim=True)
+    click.echo(f"  {said.strip()}")
     for host in HOSTS:
         _attach(site, host, f"more-{host}")
     site.call("DEL", "a", "more-a")

@@ -109,13 +109,16 @@ class ClusterSite(Stage):
         self.programs[name] = self.start(f"host-{host}", words, self.log(name))
 
     def isthmus(self, *words: str, fails: bool = False) -> str:
-        """Our own command line, on the switch, as its administrator; what it says."""
+        """Our own command line, on the switch, as its administrator; what it says.
+
+        Raises Problem where it *fails* though it should not.
+        """
         where = ["--ipamd", ",".join(self.endpoints), "--identity", str(self.identity)]
         asks = [] if words[:2] == ("ipam", "certificates") else where
         done = run([*self.inside("switch"), *own_command(), *words, *asks], timeout=60)
         if done.status and not fails:
             raise Problem(f"isthmus {' '.join(words)}: {done.complaint}")
-        return done.stdout
+        return done.stderr if done.status else done.stdout
 
     def call(self, verb: str, host: str, part: str, pod: str = "") -> dict[str, Any]:
         """Execute the plugin in *host* for container *part*.  Raises Problem."""
