@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig
+from agent.config import AgentConfig, IpamdConfig
 from agent.config import parse as parse_agent
 from cli.installation import Action, Care, agent_config, conflist, decide, unit
 from cli.places import CONF
@@ -80,12 +80,15 @@ def test_the_unit_starts_the_agent_with_its_configuration() -> None:
 
 def test_the_example_configuration_has_every_key_with_its_default() -> None:
     lines = (CONF / "agent.toml").read_text().splitlines()
-    settings = [line[1:] for line in lines if re.match(r"#[a-z_]+ = ", line)]
+    settings = [line[1:] for line in lines if re.match(r"#([a-z_]+ = |\[)", line)]
 
     document = tomllib.loads("\n".join(settings))
+    defaults = {key: value for key, value in document.items() if key != "ipamd"}
 
     assert set(document) == {field.name for field in fields(AgentConfig)}
-    assert parse_agent(document) == AgentConfig()
+    assert parse_agent(defaults) == AgentConfig()
+    assert set(document["ipamd"]) == {field.name for field in fields(IpamdConfig)}
+    assert parse_agent(document).ipamd is not None
 
 
 def test_another_state_directory_is_written_into_the_configuration() -> None:
