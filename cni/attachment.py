@@ -33,7 +33,7 @@ from cni.link_config import Mode
 from cni.nat import Published
 from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec, encode
-from dataplane.model import Bridge, BridgePort, Route, Sandbox, Veth
+from dataplane.model import Bandwidth, Bridge, BridgePort, Route, Sandbox, Veth
 from ipam.leases import Attachment, Lease, Record, State
 from net.address import IPAddress, IPInterface
 
@@ -191,12 +191,12 @@ def alias(who: Attachment, spec: Spec, *, started_ns: int) -> str:
     """All that is needed to rebuild the record from the link, in IFLA_IFALIAS's 255 bytes.
 
     A key too long for it is replaced by its digest: enough to keep the addresses from others
-    until the owner's DEL.  Port mappings that do not fit are left out; more addresses than fit
-    are CNIError 7.
+    until the owner's DEL.  Rates and port mappings that do not fit are left out; more addresses
+    than fit are CNIError 7.
     """
     addresses = ",".join(str(ip.address) for ip in spec.ips) or "-"
     ports = ",".join(_port_text(mapping) for mapping in spec.port_mappings)
-    short = f"{_ALIAS} {_alias_flags(spec)} {started_ns} "
+    flags, rates = _alias_flags(spec), _rates_text(spec.bandwidth)
     key = f"{who.network} {who.container_id} {who.ifname}"
     digest = f"{_DIGESTED} {_key_digest(who)[:_DIGEST_LENGTH]} {_DIGESTED}"
     for rest in (
@@ -204,8 +204,10 @@ def alias(who: Attachment, spec: Spec, *, started_ns: int) -> str:
         f"{key} {addresses}",
         f"{digest} {addresses}",
     ):
-        if len(f"{short}{rest}".encode()) <= _MAX_ALIAS:
-            return short + rest
+        for short in (f"{flags}:{rates}".rstrip(":"), flags.rstrip(":")):
+            text = f"{_ALIAS} {short} {started_ns} {rest}"
+            if len(text.encode()) <= _MAX_ALIAS:
+                return text
     raise CNIError(
         ErrorCode.INVALID_CONFIG,
         f"{len(spec.ips)} addresses are too many for one interface",
@@ -224,7 +226,7 @@ def _alias_flags(spec: Spec) -> str:
     letters = ("b" if spec.bridge else "r") + "".join(each for each in options if options[each])
     bridge_name = spec.bridge.name if spec.bridge else ""
     mac = spec.pod_mac.replace(":", "") if spec.mac_spoof_check else ""
-    return f"{letters}:{bridge_name}:{mac}".rstrip(":")
+    return f"{letters}:{bridge_name}:{mac}"
 
 
 def record_of_alias(text: str, *, boot_id: str) -> Record | None:
@@ -233,13 +235,14 @@ def record_of_alias(text: str, *, boot_id: str) -> Record | None:
     if len(parts) not in (7, 8) or parts[0] != _ALIAS:
         return None
     _, flags, started, *key, addresses = parts[:7]
+    letters, bridge_name, mac, rates = (*flags.split(":"), "", "", "")[:4]
     try:
         interfaces = [ip_interface(a) for a in addresses.split(",") if a != "-"]
         mappings = tuple(_parse_port(p) for p in parts[7].split(",")) if len(parts) == 8 else ()
         started_ns = int(started)
+        bandwidth = _parse_rates(rates)
     except ValueError:
         return None
-    letters, bridge_name, mac = (*flags.split(":"), "", "")[:3]
     spec = Spec(
         bridge=BridgeSpec(name=bridge_name) if bridge_name else None,
         port=BridgePort(hairpin="h" in letters, isolated="i" in letters),
@@ -249,6 +252,7 @@ def record_of_alias(text: str, *, boot_id: str) -> Record | None:
         subnets=tuple(dict.fromkeys(address.network for address in interfaces)),
         masquerade="m" in letters,
         port_mappings=mappings,
+        bandwidth=bandwidth,
     )
     return Record(
         who=Attachment(*key),
@@ -362,6 +366,33 @@ def _parse_port(text: str) -> PortMapping:
         container_port=int(container_port),
         protocol=Protocol(protocol),
         host_ip=ip_interface(host[0]).ip if host else None,
+    )
+
+
+def _rates_text(bandwidth: Bandwidth | None) -> str:
+    """Rate and burst into the pod, then out of it, in hexadecimal; "" without limits."""
+    if bandwidth is None:
+        return ""
+    numbers = (
+        bandwidth.ingress_rate,
+        bandwidth.ingress_burst,
+        bandwidth.egress_rate,
+        bandwidth.egress_burst,
+    )
+    return "/".join(f"{number:x}" for number in numbers)
+
+
+def _parse_rates(text: str) -> Bandwidth | None:
+    if not text:
+        return None
+    ingress_rate, ingress_burst, egress_rate, egress_burst = (
+        int(number, 16) for number in text.split("/")
+    )
+    return Bandwidth(
+        ingress_rate=ingress_rate,
+        ingress_burst=ingress_burst,
+        egress_rate=egress_rate,
+        egress_burst=egress_burst,
     )
 
 

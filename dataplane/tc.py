@@ -96,14 +96,20 @@ class Shaper:
     def sweep(self, alive: Callable[[], Collection[str]]) -> list[str]:
         """Delete our ifbs but for those of the veths *alive*; returns their names.
 
-        *alive* is asked after the ifbs were listed: one made since then is not looked at.
+        A veth that is there all the same loses its limits: it is never left with a redirection
+        to an ifb that is gone, which lets nothing through.  *alive* is asked after the ifbs were
+        listed: one made since then is not looked at.
         Raises NetlinkError, DumpInterrupted.
         """
         links = [rtnl.parse_link(payload) for _, payload in self._netlink.dump(rtnl.get_link())]
         ours = {link.name for link in links if (link.kind, link.group) == ("ifb", LIMIT_GROUP)}
         stale = sorted(ours - {ifb_name(name) for name in alive()}) if ours else []
+        owners = {ifb_name(link.name): link.name for link in links} if stale else {}
         for name in stale:
-            self._delete_link(name)
+            if name in owners:
+                self.unshape(owners[name])
+            else:
+                self._delete_link(name)
         return stale
 
     def _limit_egress(self, veth: rtnl.Link, limit: Bucket) -> None:

@@ -11,13 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agents import Machine, addresses, made_machine, until
+from cni.attachment import host_name
+from dataplane.model import Bandwidth
+from dataplane.netlink import Netlink
+from dataplane.qdisc import Bucket
+from dataplane.tc import Shaper, buckets
+from ipam.leases import Attachment
+from tests.kernel.agents import Machine, Pod, addresses, made_machine, until
 from tests.kernel.nodes import error_of
+from tests.kernel.sockets import inside
 
 pytestmark = pytest.mark.kernel
 
 CONTAINERS = 50
 Records = dict[str, tuple[str, tuple[str, ...]]]
+LIMITS = {
+    "ingressRate": 8_000_000,
+    "ingressBurst": 800_000,
+    "egressRate": 4_000_000,
+    "egressBurst": 400_000,
+}
 RUNTIME_CONFIG = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
 
@@ -231,3 +244,45 @@ def test_a_store_of_a_newer_version_is_left_alone(crowd: Machine, attached: Reco
     assert not list(crowd.state.glob("*.damaged-*"))
     assert crowd.records() == attached
     crowd.remove(crowd.pods["refused"])
+
+
+@pytest.fixture
+def machine(binary: str, tmp_path: Path) -> Iterator[Machine]:
+    with made_machine(tmp_path / "node", binary) as made:
+        made.start()
+        yield made
+
+
+def lose(machine: Machine, damage: Callable[[Path], None]) -> None:
+    machine.stop()
+    damage(machine.database)
+    machine.start()
+
+
+def limits_of(machine: Machine, pod: Pod) -> tuple[Bucket | None, Bucket | None]:
+    name = host_name(Attachment(machine.network["name"], pod.container_id, "eth0"))
+    with inside(machine.host), Netlink() as netlink:
+        return Shaper(netlink).observe(name)
+
+
+@pytest.mark.parametrize("is_long", [False, True], ids=["kept", "no room for them"])
+def test_a_limited_pod_is_not_cut_off(machine: Machine, is_long: bool) -> None:
+    network = {**machine.network, "runtimeConfig": {"bandwidth": LIMITS}}
+    pod = machine.pod("c" * 195 if is_long else "limited")
+    addresses(machine.add(pod, network=network))
+    wanted = buckets(
+        Bandwidth(
+            ingress_rate=LIMITS["ingressRate"],
+            ingress_burst=LIMITS["ingressBurst"],
+            egress_rate=LIMITS["egressRate"],
+            egress_burst=LIMITS["egressBurst"],
+        )
+    )
+    before = limits_of(machine, pod)
+    lose(machine, deleted)
+
+    assert before == wanted
+    assert limits_of(machine, pod) == ((None, None) if is_long else wanted)
+    assert pod.namespace.pings("10.9.0.1")
+    assert machine.delete(pod, network=network).status == 0
+    assert machine.leftovers() == []

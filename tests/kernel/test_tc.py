@@ -147,6 +147,16 @@ def test_ifbs_of_veths_that_are_gone_are_swept_and_foreign_ones_stay(pair: Pair)
     assert "ifb0123456789ab" in links
 
 
+def test_a_veth_that_nobody_speaks_for_is_not_cut_off(pair: Pair) -> None:
+    pair.shaper.shape("veth0", Bandwidth(egress_rate=SLOW, egress_burst=BURST))
+
+    swept = pair.shaper.sweep(list)
+
+    assert swept == [ifb_name("veth0")]
+    assert pair.shaper.observe("veth0") == (None, None)
+    assert pair.pod.pings("10.65.0.1")
+
+
 def test_the_limits_of_a_veth_that_is_gone_can_be_taken_away(pair: Pair) -> None:
     pair.shaper.shape("veth0", Bandwidth(egress_rate=SLOW, egress_burst=BURST))
     subprocess.run(["ip", "-n", pair.host.name, "link", "del", "veth0"], check=True)

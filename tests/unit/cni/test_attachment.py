@@ -16,7 +16,7 @@ from cni.environment import Call, Verb
 from cni.errors import CNIError
 from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec
-from dataplane.model import Bridge, BridgePort, Route, Sandbox, Veth
+from dataplane.model import Bandwidth, Bridge, BridgePort, Route, Sandbox, Veth
 from ipam.leases import Attachment, Lease, Record, State
 
 WHO = Attachment("shop", "c1", "eth0")
@@ -373,6 +373,14 @@ MAPPINGS = st.builds(
     protocol=st.sampled_from(Protocol),
     host_ip=st.none() | st.ip_addresses(),
 )
+NUMBERS = st.integers(0, (1 << 64) - 1)
+LIMITS = st.builds(
+    Bandwidth,
+    ingress_rate=NUMBERS,
+    ingress_burst=NUMBERS,
+    egress_rate=NUMBERS,
+    egress_burst=NUMBERS,
+)
 
 
 @given(
@@ -384,6 +392,7 @@ MAPPINGS = st.builds(
     guarded=st.booleans(),
     bridge=st.none() | st.from_regex(r"[a-z0-9_.\-]{1,15}", fullmatch=True),
     port=st.builds(BridgePort, hairpin=st.booleans(), isolated=st.booleans()),
+    limits=st.none() | LIMITS,
 )
 def test_an_alias_gives_back_its_record(
     who: Attachment,
@@ -394,6 +403,7 @@ def test_an_alias_gives_back_its_record(
     guarded: bool,
     bridge: str | None,
     port: BridgePort,
+    limits: Bandwidth | None,
 ) -> None:
     what = Spec(
         bridge=BridgeSpec(name=bridge) if bridge else None,
@@ -403,6 +413,7 @@ def test_an_alias_gives_back_its_record(
         ips=tuple(IPConfig(address=address) for address in interfaces),  # type: ignore[arg-type]
         masquerade=masquerade,
         port_mappings=tuple(mappings),
+        bandwidth=limits,
     )
     text = attachment.alias(who, what, started_ns=started)
 
@@ -415,6 +426,7 @@ def test_an_alias_gives_back_its_record(
     kept = spec.decode(found.spec)
     assert (kept.bridge, kept.port, kept.masquerade) == (what.bridge, port, masquerade)
     assert (kept.mac_spoof_check, kept.pod_mac) == (guarded, what.pod_mac)
+    assert kept.bandwidth in (None, limits)
     if found.who == who:
         assert kept.port_mappings in ((), tuple(mappings))
     else:
@@ -429,6 +441,23 @@ def test_port_mappings_that_do_not_fit_are_left_out_of_the_alias() -> None:
     text = attachment.alias(WHO, what, started_ns=7)
 
     assert text == "isthmus/1 b:cni0 7 shop c1 eth0 10.9.0.2/24"
+
+
+def test_rates_are_in_the_alias_where_there_is_room() -> None:
+    limits = Bandwidth(ingress_rate=8_000_000, ingress_burst=800_000, egress_rate=1, egress_burst=9)
+    what = replace(design(), bandwidth=limits)
+
+    text = attachment.alias(WHO, what, started_ns=7)
+    crowded = attachment.alias(replace(WHO, container_id="c" * 205), what, started_ns=7)
+    found = attachment.record_of_alias(text, boot_id="b")
+    without = attachment.record_of_alias(crowded, boot_id="b")
+
+    assert text == "isthmus/1 b:cni0::7a1200/c3500/1/9 7 shop c1 eth0 10.9.0.2/24"
+    assert found is not None
+    assert spec.decode(found.spec).bandwidth == limits
+    assert without is not None
+    assert without.who.container_id == "c" * 205
+    assert spec.decode(without.spec).bandwidth is None
 
 
 def test_a_key_too_long_for_the_alias_is_its_digest() -> None:
@@ -468,6 +497,8 @@ def test_what_is_no_alias_of_ours_stands_for_nobody() -> None:
         "isthmus/1 b 7 shop c1 eth0 10.9.0.999/24",
         "isthmus/1 b 7 shop c1 eth0 10.9.0.2/24 tcp/x/80",
         "isthmus/1 b 7 shop c1 eth0 10.9.0.2/24 quic/1/80",
+        "isthmus/1 b:cni0::1/2/3 7 shop c1 eth0 10.9.0.2/24",
+        "isthmus/1 b:cni0::1/2/3/x 7 shop c1 eth0 10.9.0.2/24",
         "isthmus/1 b 7 shop c1 eth0",
     ):
         assert attachment.record_of_alias(text, boot_id="b") is None
