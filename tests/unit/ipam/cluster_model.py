@@ -236,10 +236,13 @@ class Node:
         self.confirmed = self.boot_id
         for held in answer.blocks:
             mine = self.blocks.get(held.cidr)
-            # One that it does not know is the rest of a claim that it gave up: to be given back.
-            known = mine is not None and mine.state is not BlockState.DRAINING
-            state = BlockState.ACTIVE if known else BlockState.DRAINING
-            self.blocks[held.cidr] = replace(held, state=state)
+            # One that it does not know is the rest of a claim that it gave up, and is taken.
+            leaving = mine is not None and mine.state is BlockState.DRAINING
+            same = mine is not None and mine.revision == held.revision
+            if held.state is BlockState.QUARANTINED or (leaving and same):
+                continue
+            self.blocks[held.cidr] = replace(held, state=BlockState.ACTIVE)
+            self.dropped.discard(held.cidr)
         for cidr in [cidr for cidr, held in self.blocks.items() if held.epoch < self.epoch]:
             self._lose(cidr)
         if self.isolated is not None and processed > self.isolated:

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from ipam.authority import Authority
 from ipam.calls import Claim, Claimed, Drain, Init
-from ipam.cluster import Block, BlockState, Pool
+from ipam.cluster import Block, BlockState, Meta, Pool
 from ipam.cluster import Node as Known
 from ipam.errors import IPAMError
 from ipam.keys import Keys
@@ -133,22 +133,23 @@ class Cluster(RuleBasedStateMachine):
             node.pods.discard(sorted(node.pods, key=str)[which % len(node.pods)])
             node.dropped &= node.pods
 
-    @rule(pick=ONE_OF_FEW)
-    def crash_agent(self, pick: int) -> None:
-        self.nodes[pick % NODES].crash()
+    # What breaks is one rule, and what mends several: else nothing is up for most of the time.
 
-    @rule(pick=ONE_OF_FEW)
-    def power_off(self, pick: int) -> None:
-        self.nodes[pick % NODES].power_off()
+    @rule(pick=ONE_OF_FEW, how=st.sampled_from(["agent", "power", "network"]))
+    def fail(self, pick: int, how: str) -> None:
+        node = self.nodes[pick % NODES]
+        match how:
+            case "agent":
+                node.crash()
+            case "power":
+                node.power_off()
+            case _:
+                node.cut = True
 
     @rule(pick=ONE_OF_FEW)
     def start(self, pick: int) -> None:
         if not (node := self.nodes[pick % NODES]).running:
             node.start()
-
-    @rule(pick=ONE_OF_FEW)
-    def cut_off(self, pick: int) -> None:
-        self.nodes[pick % NODES].cut = True
 
     @rule(pick=ONE_OF_FEW)
     def heal(self, pick: int) -> None:
@@ -203,11 +204,16 @@ class Cluster(RuleBasedStateMachine):
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
     def all_goes_well(self, pick: int, which: int) -> None:
-        if node := self._idle(pick):
-            self._send(node, node.register())
-            self._at_once(node, which)
-            self.claim(self._index_of_idle(node))
-            self._at_once(node, which)
+        """Whatever was wrong with the node is mended; it registers, and claims."""
+        node = self.nodes[pick % NODES]
+        self.heal(pick)
+        self.start(pick)
+        for ipamd in self.ipamds:
+            run(self.runner, ipamd.catch_up())
+        self._send(node, node.register())
+        self._at_once(node, which)
+        self.claim(self._index_of_idle(node))
+        self._at_once(node, which)
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, again=st.booleans())
     def empty_a_block_and_wait(self, pick: int, which: int, again: bool) -> None:
@@ -226,6 +232,11 @@ class Cluster(RuleBasedStateMachine):
             node.cut = True
         self.wait(20)
         self.fence(pick, which, Trouble(), True)
+        self._let_it_rest(which)
+
+    @rule(which=ONE_OF_FEW)
+    def what_was_sent_long_ago_arrives(self, which: int) -> None:
+        self._serve(0, which, Trouble(), again=False)
         self._let_it_rest(which)
 
     def _let_it_rest(self, which: int) -> None:
@@ -392,13 +403,21 @@ class Cluster(RuleBasedStateMachine):
         by_cidr = {block.cidr: block for block in self._blocks()}
         for node in self.nodes:
             known = self._known(node)
-            if known is None or (known.uid, known.epoch) != (node.uid, node.epoch):
+            # One that has not registered since a recovery may find what it had with another.
+            if known is None or node.generation != self._generation():
+                continue
+            if (known.uid, known.epoch) != (node.uid, node.epoch):
                 continue
             for held in node.blocks.values():
                 if held.state is BlockState.ACTIVE:
                     block = by_cidr.get(held.cidr)
                     assert block is not None, f"I5: {held.cidr} was taken from {node.name}"
                     assert (block.node, block.uid) == (node.name, node.uid)
+
+    def _generation(self) -> str:
+        entry = self.store.entries.get(KEYS.meta)
+        record = KEYS.read(entry) if entry else None
+        return record.generation if isinstance(record, Meta) else ""
 
     def _known(self, node: Node) -> Known | None:
         entry = self.store.entries.get(KEYS.node(node.name))
