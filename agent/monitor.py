@@ -1,34 +1,53 @@
-"""Hear of drift as it happens: addresses that went while nobody asked us, and default routes.
+"""Hear of drift as it happens: what went while nobody asked us, and default routes.
 
 What our own ADDs and DELs bring about is not looked at twice: addresses of host sides are of
-host or link scope, and routes to pods are compared when a round is due.
+host or link scope, routes to pods are compared when a round is due, and attachments are elements
+of tables, never a table, chain, rule or set.
 """
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
 
+from cni.tables import TABLE
 from dataplane import rtnl
 from dataplane.errors import NetlinkError
-from dataplane.netlink import Netlink
+from dataplane.netlink import Netlink, each_attribute
+from dataplane.nft.elements import NETLINK_NETFILTER
+
+log = logging.getLogger(__name__)
 
 _ADDRESSES4, _ROUTES4, _ADDRESSES6, _ROUTES6 = 0x10, 0x40, 0x100, 0x400
+_NFTABLES = 1 << 6  # NFNLGRP_NFTABLES is group 7
+# NFNL_SUBSYS_NFTABLES is 10; NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET.
+_LOST_PARTS = frozenset(10 << 8 | number for number in (2, 5, 8, 11))
+_NFGENMSG = 4
+# The first attribute of each of them is the table's name, as number 1.
+_OUR_TABLE = (1, TABLE.encode() + b"\0")
 
 
-class Monitor(threading.Thread):
-    """Calls *changed* from its own thread, for every datagram that tells of a loss."""
+class Monitor:
+    """Calls *changed* from threads of its own, for every message that tells of a loss."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        super().__init__(name="monitor", daemon=True)
         self._changed = changed
-        self._netlink = Netlink(
-            socket.NETLINK_ROUTE, groups=_ADDRESSES4 | _ROUTES4 | _ADDRESSES6 | _ROUTES6
-        )
+        routes = _ADDRESSES4 | _ROUTES4 | _ADDRESSES6 | _ROUTES6
+        self._sockets = [Netlink(socket.NETLINK_ROUTE, groups=routes)]
+        try:
+            self._sockets.append(Netlink(NETLINK_NETFILTER, groups=_NFTABLES))
+        except NetlinkError as exc:
+            # Nothing needs nftables until somebody asks for what it does.
+            log.info("no news of nftables", extra={"error": str(exc)})
 
-    def run(self) -> None:
+    def start(self) -> None:
+        for each in self._sockets:
+            threading.Thread(target=self._listen, args=(each,), name="monitor", daemon=True).start()
+
+    def _listen(self, news: Netlink) -> None:
         while True:
             try:
-                for kind, _, payload in self._netlink.receive():
+                for kind, _, payload in news.receive():
                     if _matters(kind, payload):
                         self._changed()
             except NetlinkError:
@@ -37,7 +56,10 @@ class Monitor(threading.Thread):
 
 
 def _matters(kind: int, payload: memoryview) -> bool:
-    """An address of global scope that went (ifaddrmsg), or a default route (rtmsg) that changed."""
+    """An address of global scope that went (ifaddrmsg), a default route (rtmsg) that changed, or
+    a part of a table of ours that was deleted."""
     if kind == rtnl.DELADDR:
         return payload[3] < rtnl.SCOPE_LINK
+    if kind in _LOST_PARTS:
+        return next(each_attribute(payload, _NFGENMSG), None) == _OUR_TABLE
     return kind in (rtnl.NEWROUTE, rtnl.DELROUTE) and payload[1] == 0

@@ -221,6 +221,33 @@ def test_a_running_agent_hears_of_a_loss_and_does_not_wait_for_its_round(
     assert machine.problems() == []
 
 
+def ruleset(machine: Machine) -> list[str]:
+    return sorted(machine.host.run("nft", "list", "ruleset").splitlines())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nft flush ruleset",
+        "nft delete table inet isthmus-cni",
+        "nft delete table bridge isthmus-cni",
+        "nft flush chain inet isthmus-cni postrouting",
+    ],
+)
+def test_a_running_agent_hears_that_a_table_of_its_own_was_lost(
+    machine: Machine, command: str
+) -> None:
+    machine.settings = {"reconcile_interval_s": 3600}
+    machine.start()
+    machine.add(machine.pod(), network=BRIDGED)
+    before = ruleset(machine)
+    machine.host.run(*command.split())
+
+    until(lambda: ruleset(machine) == before, "the tables are whole again")
+
+    assert machine.problems() == []
+
+
 def test_a_lost_store_opens_no_port_and_no_guard(site: Site) -> None:
     network = conf(portIsolation=True, macspoofchk=True)
     pods = [add(site, network) for _ in range(2)]

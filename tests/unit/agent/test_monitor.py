@@ -8,10 +8,20 @@ import pytest
 
 from agent.monitor import _matters
 from dataplane import rtnl
+from dataplane.netlink import text
 from tests.unit.dataplane.fakes import address_payload, link_payload, route_payload
 
 DEFAULT4, DEFAULT6 = ip_network("0.0.0.0/0"), ip_network("::/0")
 POD = ip_network("10.9.0.2/32")
+
+
+DELTABLE, DELCHAIN, DELRULE, NEWSET, DELSET = 0xA02, 0xA05, 0xA08, 0xA09, 0xA0B
+NEWELEMENT, DELELEMENT = 0xA0C, 0xA0E
+
+
+def part(table: str) -> bytes:
+    """What the kernel says of a part of *table*: nfgenmsg, then the table's name first."""
+    return bytes([1, 0, 0, 0]) + text(1, table) + text(2, "isthmus-cni")
 
 
 def address(scope: int) -> bytes:
@@ -30,10 +40,20 @@ def address(scope: int) -> bytes:
         (rtnl.NEWROUTE, route_payload(DEFAULT6, (None, 4)), True),
         (rtnl.DELROUTE, route_payload(POD, (None, 4)), False),
         (rtnl.NEWROUTE, route_payload(POD, (None, 4)), False),
+        (DELTABLE, part("isthmus-cni"), True),
+        (DELCHAIN, part("isthmus-cni"), True),
+        (DELRULE, part("isthmus-cni"), True),
+        (DELSET, part("isthmus-cni"), True),
+        (DELRULE, part("isthmus-cni-2"), False),
+        (DELRULE, part("filter"), False),
+        (DELRULE, b"", False),
+        (NEWSET, part("isthmus-cni"), False),
+        (NEWELEMENT, part("isthmus-cni"), False),
+        (DELELEMENT, part("isthmus-cni"), False),
         (rtnl.NEWLINK, link_payload(4, "eth0"), False),
     ],
 )
-def test_a_loss_is_an_address_or_a_change_of_uplinks(
+def test_a_loss_is_an_address_a_change_of_uplinks_or_a_part_of_our_tables(
     kind: int, payload: bytes, is_loss: bool
 ) -> None:
     assert _matters(kind, memoryview(payload)) is is_loss
