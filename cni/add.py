@@ -18,6 +18,7 @@ from cni.result import parse as parse_result
 from cni.sandbox import open_sandbox, refuse_own_namespace
 from cni.spec import Delegate, Spec, pod_key
 from cni.spec import encode as encode_spec
+from cni.spec import of as spec_of
 from dataplane.links import InterfaceExists, exists
 from dataplane.model import Sandbox
 from dataplane.netns import Sandbox as OpenSandbox
@@ -91,7 +92,7 @@ def abandon(who: Attachment, node: Node) -> None:
     with ExitStack() as steps:
         steps.callback(node.leases.abandon, who)
         steps.callback(node.publications.withdraw, who)
-        if record and '"bandwidth"' in record.spec:
+        if record and spec_of(record).bandwidth:
             steps.callback(node.host.unshape, attachment.host_name(who))
         steps.callback(node.links.detach, attachment.host_name(who))
 
@@ -112,6 +113,9 @@ def _make_way(who: Attachment, pod: OpenSandbox, node: Node) -> None:
         raise exists(attachment.plan(who, Spec(), started_ns=0).veth)
     node.links.detach(attachment.host_name(who))
     node.publications.withdraw(who)
+    if asked := spec_of(former).delegate:
+        # It would refuse to give a second address to what it takes for the same interface.
+        delegate.tell_end(asked, who)
 
 
 def _addresses(job: _Job, pod: OpenSandbox, undo: ExitStack) -> _Given:

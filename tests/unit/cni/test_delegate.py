@@ -13,7 +13,7 @@ from cni.environment import check
 from cni.errors import CNIError
 from cni.spec import Delegate
 from ipam.leases import State
-from tests.unit.cni.fakes import BLUE, NO_TRACE, WHO, Answer, Document, World
+from tests.unit.cni.fakes import BLUE, GREEN, NO_TRACE, WHO, Answer, Document, World
 
 GIVEN: Document = {
     "cniVersion": "1.1.0",
@@ -326,6 +326,16 @@ def test_what_it_gives_is_known_to_the_disk_before_it_is_asked(
 
     assert found.code == 11
     assert plugin.calls == []
+
+
+def test_it_hears_of_a_dead_attachment_whose_key_comes_again(world: World, plugin: Plugin) -> None:
+    call(world, plugin, "ADD")
+    plugin.says("DEL", '{"code": 11, "msg": "busy"}', 1)
+
+    found = call(world, plugin, "ADD", netns=GREEN)
+
+    assert found.status == 0
+    assert plugin.calls == [f"ADD c1 eth0 {BLUE}", "DEL c1 eth0", f"ADD c1 eth0 {GREEN}"]
 
 
 def test_its_failure_does_not_keep_an_undelivered_add(world: World, plugin: Plugin) -> None:
