@@ -31,7 +31,7 @@ def gc(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         for record in node.leases.of_network(network.name):
             is_valid = record.who in network.valid_attachments
             if not is_valid and not delete.is_newer(record, request, node.boot_id):
-                faults += _end(record.who, node, deadline)
+                faults += _end(record.who, request, node, deadline)
     if network.delegate:
         try:
             delegate.ask(network.delegate, Verb.GC, request, call, timeout=deadline.left())
@@ -44,11 +44,14 @@ def gc(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
     return b""
 
 
-def _end(who: Attachment, node: Node, deadline: Deadline) -> list[str]:
+def _end(who: Attachment, request: Request, node: Node, deadline: Deadline) -> list[str]:
     with node.locks.hold(who, timeout=deadline.left()) as held:
         record = node.leases.find(who) if held else None
         if record is None:
             return [] if held else [f"{who} is being worked on"]
+        # Somebody may have been adding it until now.
+        if delete.is_newer(record, request, node.boot_id):
+            return []
         try:
             delete.end_unasked(record, node)
         except (DataplaneError, IPAMError) as exc:

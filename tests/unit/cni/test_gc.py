@@ -1,13 +1,34 @@
 """GC: what its list leaves out is ended, and no more than that."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 
+from cni.locks import KeyLocks
+from ipam.leases import Attachment
 from tests.unit.cni.fakes import GREEN, NO_TRACE, WHO, Document, World
 from tests.unit.cni.test_add import EVERYTHING
 
 ETH0: Document = {"containerID": "c1", "ifname": "eth0"}
 NET1: Document = {"containerID": "c1", "ifname": "net1"}
 KEYS = ["cni.dev/valid-attachments", "cni.dev/attachments"]
+
+
+class Awaited(KeyLocks):
+    """Locks of which the first is had only after *meanwhile* has happened under it."""
+
+    def __init__(self, meanwhile: Callable[[], object]) -> None:
+        super().__init__()
+        self._meanwhile = [meanwhile]
+
+    @contextmanager
+    def hold(self, who: Attachment, *, timeout: float = -1) -> Iterator[bool]:
+        if self._meanwhile:
+            self._meanwhile.pop()()
+        with super().hold(who, timeout=timeout) as held:
+            yield held
 
 
 def held(world: World) -> list[str]:
@@ -76,6 +97,16 @@ def test_what_was_added_after_the_list_was_made_stays(world: World) -> None:
     world.call("GC", world.conf(**{KEYS[0]: []}), started_ns=early)
 
     assert held(world) == ["shop/c1/eth0"]
+
+
+def test_what_was_added_while_its_key_was_waited_for_stays(world: World) -> None:
+    world.made()
+    world.node = replace(world.node, locks=Awaited(lambda: world.made(netns=GREEN)))
+
+    found = world.call("GC", world.conf(**{KEYS[0]: []}))
+
+    assert found.status == 0
+    assert world.record().sandbox == GREEN
 
 
 def test_addresses_given_to_other_plugins_are_collected_too(world: World) -> None:
