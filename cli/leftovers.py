@@ -8,7 +8,8 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
-from cni.attachment import HOST_PREFIX, bridge
+from cni.attachment import bridge
+from cni.link_config import HOST_PREFIX
 from cni.spec import BridgeSpec, Spec
 from cni.tables import TABLE
 from dataplane.errors import DataplaneError

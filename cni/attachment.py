@@ -12,7 +12,6 @@ on its node's blocks; they are of host scope, so that the host never chooses one
 """
 
 import hashlib
-import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -29,7 +28,7 @@ from typing import Any
 from cni.capabilities import PortMapping, Protocol
 from cni.config import NetConf
 from cni.errors import CNIError, ErrorCode
-from cni.link_config import Mode
+from cni.link_config import HOST_NAME, HOST_PREFIX, Mode
 from cni.nat import Published
 from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec, encode
@@ -37,8 +36,6 @@ from dataplane.model import Bandwidth, Bridge, BridgePort, Route, Sandbox, Veth
 from ipam.leases import Attachment, Lease, Record, State
 from net.address import IPAddress, IPInterface
 
-HOST_PREFIX = "isth"
-_HOST_NAME = re.compile(HOST_PREFIX + "[0-9a-f]{11}")
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
 _ALIAS = "isthmus/1"
 _DIGESTED = "#"  # no network has such a name
@@ -55,7 +52,7 @@ def host_name(who: Attachment) -> str:
 
 def is_host_name(name: str) -> bool:
     """Whether `host_name` may have made *name*: others may start as ours do."""
-    return bool(_HOST_NAME.fullmatch(name))
+    return bool(HOST_NAME.fullmatch(name))
 
 
 def design(

@@ -82,7 +82,7 @@ def check(environment: Mapping[str, str]) -> Call:
         command=verb,
         container_id=_container_id(_text(environment, "CNI_CONTAINERID")),
         netns=_text(environment, "CNI_NETNS"),
-        ifname=_ifname(_text(environment, "CNI_IFNAME")),
+        ifname=_ifname(_text(environment, "CNI_IFNAME"), verb),
         args=_text(environment, "CNI_ARGS"),
         path=path,
         netns_override=environment.get("CNI_NETNS_OVERRIDE") in ("TRUE", "true", "1"),
@@ -98,6 +98,14 @@ def ifname_fault(name: str) -> str:
     if _FORBIDDEN_IN_IFNAME.search(name):
         return "must not contain / or : or white space"
     return ""
+
+
+def kernel_fault(name: str) -> str:
+    """Why Linux makes no interface *name*, or nothing: settings of all are kept under two such
+    names (net/core/sysctl_net_core.c), and % asks for a number (dev_alloc_name)."""
+    if name in ("all", "default"):
+        return "must not be all or default, which stand for every interface"
+    return "must not contain %" if "%" in name else ""
 
 
 def _verb(command: str) -> Verb:
@@ -123,8 +131,10 @@ def _container_id(value: str) -> str:
     return value
 
 
-def _ifname(value: str) -> str:
-    if fault := ifname_fault(value):
+def _ifname(value: str, verb: Verb) -> str:
+    # A DEL of what could never be made succeeds.
+    fault = ifname_fault(value) or (kernel_fault(value) if verb is Verb.ADD else "")
+    if fault:
         raise _invalid(f"interface name in CNI_IFNAME {fault}", value)
     return value
 

@@ -3,13 +3,18 @@
 A value that contradicts another is refused, as the reference does, before anything is made.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from cni.document import Section
-from cni.environment import ifname_fault
+from cni.environment import ifname_fault, kernel_fault
 from cni.errors import CNIError, ErrorCode
+
+HOST_PREFIX = "isth"
+HOST_NAME = re.compile(HOST_PREFIX + "[0-9a-f]{11}")
+"""Names of host sides: a prefix of ours and a digest."""
 
 _MAX_VLAN = 4094
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791; the widest a veth takes
@@ -88,8 +93,11 @@ def _mode(document: Section) -> Mode:
 
 def _bridge(document: Section) -> str:
     name = document.text("bridge") or "cni0"
-    if fault := ifname_fault(name):
+    if fault := ifname_fault(name) or kernel_fault(name):
         document.refuse("bridge", f"a name of an interface: it {fault}")
+    if HOST_NAME.fullmatch(name):
+        allowed = f"a name of a bridge: {HOST_PREFIX} and 11 hexadecimal digits are of pods' links"
+        document.refuse("bridge", allowed)
     return name
 
 

@@ -30,8 +30,9 @@ from typing import Any
 from agent.boot import boot_id, now_ns
 from agent.client import ask
 from agent.config import AgentConfig, parse
-from cni.attachment import HOST_PREFIX
+from agent.search import NETWORK as FOUND
 from cni.frames import encode_request
+from cni.link_config import HOST_PREFIX
 from cni.request import Request
 from cni.tables import MAC_GUARD, NAT
 from dataplane.links import Links
@@ -263,16 +264,21 @@ class Machine:
         return ask(self.launcher.socket, {"op": op, **arguments})
 
     def records(self) -> dict[str, tuple[str, tuple[str, ...]]]:
-        """What the agent remembers: container id to state and addresses, without their prefix."""
+        """What the agent remembers: container id to state and addresses, without their prefix.
+
+        But for what it found after a loss: other tests have namespaces on this machine too.
+        """
         return {
             record["container_id"]: (record["state"], tuple(map(bare, record["addresses"])))
             for record in self.ask("attachments")["attachments"]
+            if record["network"] != FOUND
         }
 
     def problems(self) -> list[str]:
-        """What `isthmus ipam check` says."""
+        """What `isthmus ipam check` says, but of what was found after a loss."""
         answer = self.ask("ipam-check")
-        return list(answer.get("problems", [str(answer.get("error"))]))
+        problems = answer.get("problems", [str(answer.get("error"))])
+        return [problem for problem in problems if not problem.startswith(f"{FOUND}/")]
 
     def links(self) -> list[str]:
         """The host sides of pairs that there are."""
@@ -314,7 +320,13 @@ class Machine:
     def _configure(self) -> None:
         settings = {**SETTINGS, **self.settings}
         settings |= {"socket": str(self.launcher.socket), "state_dir": str(self.state)}
-        lines = [f"{key} = {json.dumps(value)}\n" for key, value in settings.items()]
+        tables = {key: value for key, value in settings.items() if isinstance(value, Mapping)}
+        lines = [
+            f"{key} = {json.dumps(value)}\n" for key, value in settings.items() if key not in tables
+        ]
+        for name, table in tables.items():
+            lines.append(f"[{name}]\n")
+            lines += [f"{key} = {json.dumps(value)}\n" for key, value in table.items()]
         (self.state / "agent.toml").write_text("".join(lines))
 
     def _spawn(self, environment: Mapping[str, str]) -> None:

@@ -123,6 +123,15 @@ def test_an_interface_name_the_kernel_cannot_take_is_refused(value: str, fault: 
     assert error.details == value
 
 
+@pytest.mark.parametrize("value", ["all", "default", "eth%d", "%"])
+def test_a_name_that_linux_gives_to_no_interface_fails_an_add_and_no_del(value: str) -> None:
+    error = refusal(**environment("ADD", CNI_IFNAME=value))
+
+    assert error.msg.startswith("interface name in CNI_IFNAME must not ")
+    assert error.details == value
+    assert check(environment("DEL", CNI_IFNAME=value)).ifname == value
+
+
 @pytest.mark.parametrize("value", ["eth0", "a" * 15, "é" * 7, "...", "a.b", "-", "a\x1cb"])
 def test_any_other_interface_name_is_taken(value: str) -> None:
     assert check(environment("ADD", CNI_IFNAME=value)).ifname == value

@@ -52,6 +52,10 @@ def test_every_key_of_the_reference_bridge_is_read() -> None:
     )
 
 
+def test_a_bridge_may_start_as_our_links_do() -> None:
+    assert link(bridge="isthmus0").bridge == "isthmus0"
+
+
 def test_a_trunk_is_sorted_and_merged() -> None:
     trunk = [{"minID": 200, "maxID": 210}, {"id": 101}, {"minID": 205, "maxID": 220, "id": 221}, {}]
 
@@ -64,6 +68,9 @@ def test_a_trunk_is_sorted_and_merged() -> None:
         ({"mode": "l2"}, 'mode: "l2" is not bridge or routed'),
         ({"bridge": "a/b"}, 'bridge: "a/b" is not a name of an interface: it must not contain'),
         ({"bridge": "x" * 16}, "it is longer than 15 bytes"),
+        ({"bridge": "default"}, 'bridge: "default" is not .*: it must not be all or default'),
+        ({"bridge": "br%d"}, "it must not contain %"),
+        ({"bridge": "isth0123456789a"}, "is not a name of a bridge: isth and 11 hexadecimal"),
         ({"mtu": 67}, "mtu: 67 is not 0"),
         ({"mtu": 65536}, "mtu: 65536"),
         ({"mtu": -1}, "mtu: -1"),
