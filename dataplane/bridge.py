@@ -43,10 +43,7 @@ def _ensure(host: Netlink, wanted: Bridge) -> rtnl.Link:
         )
     except NetlinkError as exc:
         if exc.errno == errno.EOPNOTSUPP and wanted.vlan_filtering:
-            raise DataplaneError(
-                f'bridge "{wanted.name}": this kernel has no VLAN filtering on bridges '
-                "(CONFIG_BRIDGE_VLAN_FILTERING), so vlan and vlanTrunk cannot be honoured"
-            ) from exc
+            raise _no_vlan_filtering(wanted) from exc
         if not exc.exists:
             raise
     link = rtnl.parse_link(host.get(rtnl.get_link(name=wanted.name)))
@@ -55,7 +52,7 @@ def _ensure(host: Netlink, wanted: Bridge) -> rtnl.Link:
             f'"{wanted.name}" already exists but is not a bridge (it is a {link.kind or "device"})'
         )
     if wanted.vlan_filtering:
-        host.transact([rtnl.set_vlan_filtering(link.index)])
+        _filter_vlans(host, link, wanted)
     ipv6.refuse_router_advertisements(wanted.name)
     flags = rtnl.UP | (_PROMISCUOUS if wanted.promiscuous else 0)
     # Set even to what it is: a MAC that was set no longer follows the ports'.
@@ -63,6 +60,22 @@ def _ensure(host: Netlink, wanted: Bridge) -> rtnl.Link:
     for address in wanted.addresses:
         _ensure_address(host, link, address, wanted)
     return rtnl.parse_link(host.get(rtnl.get_link(link.index)))
+
+
+def _filter_vlans(host: Netlink, link: rtnl.Link, wanted: Bridge) -> None:
+    try:
+        host.transact([rtnl.set_vlan_filtering(link.index)])
+    except NetlinkError as exc:
+        if exc.errno == errno.EOPNOTSUPP:
+            raise _no_vlan_filtering(wanted) from exc
+        raise
+
+
+def _no_vlan_filtering(wanted: Bridge) -> DataplaneError:
+    return DataplaneError(
+        f'bridge "{wanted.name}": this kernel has no VLAN filtering on bridges '
+        "(CONFIG_BRIDGE_VLAN_FILTERING), so vlan and vlanTrunk cannot be honoured"
+    )
 
 
 def _stable_mac(link: rtnl.Link, wanted: Bridge) -> str:

@@ -181,6 +181,27 @@ def test_a_kernel_without_vlan_filtering_is_told_apart(kernel: FakeNetlink) -> N
         Bridges().ensure(kernel, replace(BR0, vlan_filtering=True))  # type: ignore[arg-type]
 
 
+def test_a_kernel_without_vlan_filtering_is_told_apart_on_a_bridge_that_is_there(
+    kernel: FakeNetlink,
+) -> None:
+    answers = {
+        rtnl.new_bridge("no-such-br", MAC, 1400, vlan_filtering=True): errno.EEXIST,
+        rtnl.set_vlan_filtering(7): errno.EOPNOTSUPP,
+    }
+    kernel.refuse = lambda message: answers.get(message, 0)
+
+    with pytest.raises(DataplaneError, match="this kernel has no VLAN filtering on bridges"):
+        Bridges().ensure(kernel, replace(BR0, vlan_filtering=True))  # type: ignore[arg-type]
+
+
+def test_another_refusal_to_filter_vlans_is_passed_on(kernel: FakeNetlink) -> None:
+    answers = {rtnl.set_vlan_filtering(7): errno.EPERM}
+    kernel.refuse = lambda message: answers.get(message, 0)
+
+    with pytest.raises(DataplaneError, match="Operation not permitted"):
+        Bridges().ensure(kernel, replace(BR0, vlan_filtering=True))  # type: ignore[arg-type]
+
+
 def test_a_bridge_made_without_vlan_filtering_gets_it(kernel: FakeNetlink) -> None:
     Bridges().ensure(kernel, replace(BR0, vlan_filtering=True))  # type: ignore[arg-type]
 
