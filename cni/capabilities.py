@@ -35,11 +35,7 @@ class PortMapping:
 
 def parse_port_mappings(runtime: Section) -> tuple[PortMapping, ...]:
     """Those with a host port: one that is 0 or less asks for nothing, and is skipped."""
-    wanted = (
-        mapping
-        for mapping in runtime.sections("portMappings")
-        if mapping.number("hostPort", -_MAX_U64, 65535) > 0
-    )
+    wanted = (mapping for mapping in runtime.sections("portMappings") if _host_port(mapping) > 0)
     return tuple(dict.fromkeys(_port_mapping(mapping) for mapping in wanted))
 
 
@@ -93,6 +89,13 @@ def parse_mac(text: str) -> str | None:
     mac = text.lower().replace("-", ":")
     is_group = int(mac[:2], 16) & 1
     return None if is_group or mac == "00:00:00:00:00:00" else mac
+
+
+def _host_port(mapping: Section) -> int:
+    port = mapping.raw("hostPort")
+    if port is not None and (type(port) is not int or port > 65535):
+        mapping.refuse("hostPort", "an integer from 1 to 65535, or 0 for none")
+    return port or 0
 
 
 def _port_mapping(document: Section) -> PortMapping:

@@ -132,7 +132,7 @@ class Publisher:
                     of = next(iter(mine)).of
                     lines.append(f"nft table {family.name.lower()} {of.table} is not as made")
                     continue
-                lines += sorted(f"nft element {each}" for each in mine - observed)
+                lines += sorted(f"nft element {each} is missing" for each in mine - observed)
             return lines
 
     def remove(self) -> None:

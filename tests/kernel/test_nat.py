@@ -366,7 +366,7 @@ def test_check_names_each_element_that_is_gone(lab: Lab) -> None:
         after = publisher.missing(published)
 
     assert before == []
-    assert after == [f'nft element masq6 {{ {POD_A[6]} comment "lab/{"a" * 12}/eth0" }}']
+    assert after == [f'nft element masq6 {{ {POD_A[6]} comment "lab/{"a" * 12}/eth0" }} is missing']
 
 
 def test_the_kernel_lists_exactly_the_plan_and_other_tables_stay(lab: Lab) -> None:

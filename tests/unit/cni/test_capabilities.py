@@ -59,7 +59,11 @@ def test_a_mapping_without_host_port_is_skipped(host_port: int | None) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"hostPort": 65536}, r"portMappings\[0\]\.hostPort: 65536"),
+        (
+            {"hostPort": 65536},
+            r"portMappings\[0\]\.hostPort: 65536 is not an integer from 1 to 65535, or 0 for none$",
+        ),
+        ({"hostPort": True}, r"hostPort: true"),
         ({"hostPort": "80"}, r"portMappings\[0\]\.hostPort: \"80\""),
         ({"containerPort": 0}, r"containerPort: 0 is not an integer from 1 to 65535"),
         ({"containerPort": None}, r"containerPort: null is not an integer from 1 to 65535"),

@@ -225,7 +225,7 @@ def test_check_tells_what_is_missing_and_nothing_else() -> None:
     gone = host.publisher.missing(A)
 
     assert complete == []
-    assert incomplete == ['nft element masq4 { 10.1.0.2 comment "net/a/eth0" }']
+    assert incomplete == ['nft element masq4 { 10.1.0.2 comment "net/a/eth0" } is missing']
     assert gone == ["nft table inet isthmus-cni is not as made"]
     assert host.publisher.missing(pod("plain")) == []
 
