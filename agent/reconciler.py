@@ -327,10 +327,21 @@ class Reconciler:
     def _remove_orphans(self, view: View, report: Report) -> None:
         """While serving, such a pair may be one just being made: it has to be seen twice."""
         orphans = {link.name for link in view.ours() if not view.complete(link.name)}
+        owners = {attachment.host_name(record.who): record.who for record in self.leases.records()}
         for name in orphans:
             if self._is_over(f"link {name}"):
-                self._try_name(name, report)
+                self._remove_orphan(name, owners.get(name), report)
         self._forget_suspects("link ", orphans)
+
+    def _remove_orphan(self, name: str, who: Attachment | None, report: Report) -> None:
+        """Remove a pair unless somebody works on it: an ADD that hung is no orphan's."""
+        if who is None:
+            self._try_name(name, report)
+            return
+        with self.node.locks.hold(who, timeout=0) as held:
+            now = self.links.find(name) if held else None
+            if now is not None and not now.alias:
+                self._try_name(name, report)
 
     def _try_name(self, name: str, report: Report) -> None:
         try:

@@ -280,6 +280,18 @@ def test_an_orphan_that_gets_its_alias_is_none(world: World, reconciler: Reconci
     assert later(world, reconciler).removed == 0
 
 
+def test_a_pair_that_an_add_is_still_making_is_no_orphan(
+    world: World, reconciler: Reconciler
+) -> None:
+    world.made()
+    world.kernel.links[HOST] = replace(world.kernel.links[HOST], alias="")
+    with world.node.locks.hold(WHO):
+        rounds = [reconciler.round(), later(world, reconciler)]
+
+    assert [report.removed for report in rounds] == [0, 0]
+    assert HOST in world.kernel.links
+
+
 def bridge_off(world: World) -> None:
     world.kernel.links[HOST] = replace(world.kernel.links[HOST], master=0)
 
