@@ -8,7 +8,7 @@ from cni.result import parse_routes
 from cni.versions import at_least
 from dataplane.model import Route
 from ipam.errors import InvalidRange
-from ipam.ranges import Range, RangeSet, check_disjoint
+from ipam.ranges import Range, RangeSet, check_disjoint, senseless
 from net.address import IPNetwork
 
 OUR_TYPES = ("isthmus", "isthmus-ipam")
@@ -101,6 +101,10 @@ def _range(span: Section) -> Range:
     subnet = span.network("subnet", strict=True)
     if subnet is None:
         span.refuse("subnet", "a network such as 10.1.0.0/16 or fd00:1::/64")
+    if fault := senseless(subnet):
+        raise CNIError(
+            ErrorCode.INVALID_CONFIG, f"invalid range at {span.name('subnet')}", f"subnet {fault}"
+        )
     try:
         return Range.of(
             subnet,

@@ -15,6 +15,21 @@ from typing import Self
 from ipam.errors import InvalidRange
 from net.address import IPAddress, IPInterface, IPNetwork
 
+_SENSELESS = tuple(
+    (ip_network(block), what)
+    for block, what in (
+        ("0.0.0.0/8", '"this network"'),
+        ("127.0.0.0/8", "loopback"),
+        ("224.0.0.0/4", "multicast"),
+        ("240.0.0.0/4", "reserved"),
+        ("::/127", "unspecified and loopback"),
+        ("::ffff:0:0/96", "IPv4 written as IPv6"),
+        ("fe80::/10", "link-local"),
+        ("ff00::/8", "multicast"),
+    )
+)
+"""Blocks that hosts take for something else (RFC 6890, RFC 4291)."""
+
 Span = tuple[int, int]
 """First and last address of an unbroken run, as integers of one family."""
 
@@ -149,6 +164,17 @@ def check_disjoint(range_sets: Iterable[RangeSet]) -> None:
             for theirs in other:
                 if mine.overlaps(theirs):
                     raise InvalidRange(f"ranges {mine} and {theirs} of two range sets overlap")
+
+
+def senseless(network: IPNetwork) -> str | None:
+    """Say why no pod can use addresses of *network*; None: they are unicast addresses."""
+    for block, what in _SENSELESS:
+        if block.version == network.version and network.overlaps(block):
+            return (
+                f"{network} overlaps {block}, which is {what}: unicast addresses are wanted, such"
+                " as those of 10.1.0.0/16 or fd00:1::/64"
+            )
+    return None
 
 
 def _bounds(network: IPNetwork) -> Span:

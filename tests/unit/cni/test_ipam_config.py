@@ -108,6 +108,8 @@ def test_routes_reservations_and_resolv_conf_are_read() -> None:
         ({"ranges": [{"subnet": "10.1.0.0/16"}]}, r"ipam\.ranges\[0\]: .* is not a list of obj"),
         ({"ranges": [[{}]]}, r"ipam\.ranges\[0\]\[0\]\.subnet: null"),
         ({"subnet": "10.1.2.3/16"}, r"ipam\.subnet: \"10\.1\.2\.3/16\" .*meant: 10\.1\.0\.0/16"),
+        ({"subnet": "127.0.0.0/24"}, r"ipam\.subnet.*127\.0\.0\.0/8, which is loopback"),
+        ({"ranges": [[{"subnet": "fe80::/64"}]]}, r"ranges\[0\]\[0\]\.subnet.*is link-local"),
         ({"subnet": "10.1.0.0/31"}, "too small to allocate from"),
         ({"subnet": "10.1.0.0/16", "rangeStart": "10.2.0.1"}, r"rangeStart 10\.2\.0\.1 is not in"),
         ({"subnet": "10.1.0.0/16", "rangeEnd": "x"}, r'ipam\.rangeEnd: "x"'),

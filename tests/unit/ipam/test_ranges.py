@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.errors import InvalidRange
-from ipam.ranges import Range, RangeSet, check_disjoint
+from ipam.ranges import Range, RangeSet, check_disjoint, senseless
 
 
 def bounds(one: Range) -> tuple[str, str, str]:
@@ -64,6 +64,35 @@ def test_wrong_range_is_refused_by_name(args: tuple[str, ...], message: str) -> 
         Range.of(*args)
 
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("subnet", "what"),
+    [
+        ("0.0.0.0/0", '0.0.0.0/8, which is "this network"'),
+        ("0.1.0.0/16", "this network"),
+        ("127.1.0.0/16", "127.0.0.0/8, which is loopback"),
+        ("224.0.0.0/8", "multicast"),
+        ("255.255.255.0/24", "reserved"),
+        ("::/64", "unspecified and loopback"),
+        ("::ffff:10.1.0.0/112", "IPv4 written as IPv6"),
+        ("fe80::/64", "link-local"),
+        ("ff02::/64", "multicast"),
+    ],
+)
+def test_a_subnet_of_addresses_that_no_pod_can_use_is_said_to_be_so(subnet: str, what: str) -> None:
+    fault = senseless(ip_network(subnet))
+
+    assert fault is not None
+    assert what in fault
+    assert "10.1.0.0/16" in fault
+
+
+@pytest.mark.parametrize(
+    "subnet", ["1.0.0.0/8", "100.64.0.0/10", "169.254.7.0/24", "223.255.255.0/24", "2001:db8::/32"]
+)
+def test_any_subnet_of_unicast_addresses_can_be_used(subnet: str) -> None:
+    assert senseless(ip_network(subnet)) is None
 
 
 def test_gateway_outside_the_subnet_is_taken() -> None:
