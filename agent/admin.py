@@ -109,8 +109,8 @@ def _fullness(usage: Usage) -> dict[str, Any]:
 def find(records: Sequence[Record], wanted: str) -> Record:
     """Return the one record that *wanted* names: a key, an address, or a container id.
 
-    A container id may be shortened as long as it is clear.  Raises LookupError, whose text
-    says what is allowed, when none or several fit.
+    A container id, in a key too, may be shortened as long as it is clear.  Raises LookupError,
+    whose text says what is allowed, when none or several fit.
     """
     address = _address(wanted)
     fitting = [
@@ -118,7 +118,7 @@ def find(records: Sequence[Record], wanted: str) -> Record:
         for record in records
         if str(record.who) == wanted
         or (address is not None and address in {own.ip for own in record.addresses})
-    ] or [record for record in records if wanted and record.who.container_id.startswith(wanted)]
+    ] or [record for record in records if wanted and _is_short_for(wanted, record.who)]
     match fitting:
         case [record]:
             return record
@@ -129,6 +129,16 @@ def find(records: Sequence[Record], wanted: str) -> Record:
             )
     keys = ", ".join(str(record.who) for record in fitting)
     raise LookupError(f"{wanted!r} fits several attachments, give one of: {keys}")
+
+
+def _is_short_for(wanted: str, who: Attachment) -> bool:
+    match wanted.split("/"):
+        case [container_id]:
+            return who.container_id.startswith(container_id)
+        case [network, container_id, ifname] if container_id:
+            is_same = (network, ifname) == (who.network, who.ifname)
+            return is_same and who.container_id.startswith(container_id)
+    return False
 
 
 def answer(op: Mapping[str, Any], node: Node) -> dict[str, Any]:

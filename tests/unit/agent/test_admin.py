@@ -105,7 +105,8 @@ def test_an_unknown_operation_is_refused_with_those_that_are_known(op: dict[str,
 
 
 @pytest.mark.parametrize(
-    "wanted", ["isthmus/web1/eth0", "10.66.0.2", "10.66.0.2/16", "fd66:0::2", "web"]
+    "wanted",
+    ["isthmus/web1/eth0", "10.66.0.2", "10.66.0.2/16", "fd66:0::2", "web", "isthmus/we/eth0"],
 )
 def test_an_attachment_is_released_by_key_address_or_container(wanted: str) -> None:
     node = FakeNode()
@@ -116,7 +117,18 @@ def test_an_attachment_is_released_by_key_address_or_container(wanted: str) -> N
     assert node.held == [DB]
 
 
-@pytest.mark.parametrize("wanted", ["", "10.66.0.9", "nobody", "isthmus/web1/eth1"])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        "",
+        "10.66.0.9",
+        "nobody",
+        "isthmus/web1/eth1",
+        "isthmus/we/eth1",
+        "isthmus//eth0",
+        "i/we/eth0",
+    ],
+)
 def test_what_names_no_attachment_is_refused(wanted: str) -> None:
     node = FakeNode()
 
@@ -146,3 +158,12 @@ def test_a_store_that_refuses_is_told_and_not_raised() -> None:
 def test_a_name_that_fits_several_attachments_lists_them() -> None:
     with pytest.raises(LookupError, match=r"isthmus/web1/eth0, isthmus/web2/eth0"):
         find([WEB, record("web2", "10.66.0.4/16")], "web")
+
+
+def test_a_shortened_key_that_fits_several_attachments_lists_them() -> None:
+    with pytest.raises(LookupError, match=r"isthmus/web1/eth0, isthmus/web2/eth0"):
+        find([WEB, record("web2", "10.66.0.4/16")], "isthmus/web/eth0")
+
+
+def test_a_whole_key_is_clear_though_it_starts_another() -> None:
+    assert find([record("web12", "10.66.0.4/16"), WEB], "isthmus/web1/eth0") == WEB
