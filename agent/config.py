@@ -65,6 +65,11 @@ class AgentConfig:
         return self.state_dir / "spool"
 
     @property
+    def lost(self) -> Path:
+        """There from a loss of the store until what it told of was looked for."""
+        return self.state_dir / "lost"
+
+    @property
     def lock(self) -> Path:
         return self.state_dir / "lock"
 

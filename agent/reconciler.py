@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 
+from agent.search import NETWORK as FOUND
+from agent.search import Search, has_ended
 from cni import add, attachment, check, delegate, delete, spec
 from cni.errors import CNIError
 from cni.nat import Published
@@ -23,6 +26,7 @@ from dataplane import rtnl
 from dataplane.errors import DataplaneError, InvalidNamespace
 from dataplane.links import Links
 from dataplane.model import Bandwidth
+from dataplane.survey import Surveyed
 from ipam.allocator import Allocator
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
@@ -33,13 +37,18 @@ log = logging.getLogger(__name__)
 _KEY_WAIT_S = 5.0
 _REPLAYERS = 16
 _ADOPTION = "adoption"
+_SEARCH = "search"
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The host's links by name, and which of them are attachments' host sides."""
+    """The host's links by name, and which of them are attachments' host sides.
+
+    *surveyed* looks into all other namespaces, once.
+    """
 
     links: dict[str, rtnl.Link]
+    surveyed: Callable[[], list[Surveyed]]
 
     def complete(self, name: str) -> bool:
         """A pair whose ADD ended and whose DEL has not begun."""
@@ -97,6 +106,7 @@ class Reconciler:
     links: Links
     resync: Callable[[Callable[[], Iterable[Published]]], int]
     grace_s: float
+    search: Search = field(default_factory=Search)
     _suspects: dict[str, int] = field(default_factory=dict)
     _round: threading.Lock = field(default_factory=threading.Lock)
     _patience: Patience = field(init=False)
@@ -114,7 +124,8 @@ class Reconciler:
             view = self._look()
             for record in self.leases.records():
                 self._recover(record, view, report)
-            self._adopt(view, report)
+            if self._adopt(view, report):
+                self._search(report)
             self._remove_unfinished(view, report)
             self.replay()
             self._program(report)
@@ -127,7 +138,8 @@ class Reconciler:
         with self._round:
             report = Report()
             view = self._look()
-            self._adopt(view, report)
+            if self._adopt(view, report):
+                self._search(report)
             self._end_dead(view, report)
             self._remove_orphans(view, report)
             self._repair(view, report)
@@ -210,7 +222,8 @@ class Reconciler:
                 self._end(record)
 
     def _look(self) -> View:
-        return View({link.name: link for link in self.links.all()})
+        links = {link.name: link for link in self.links.all()}
+        return View(links, cache(self.search.survey))
 
     def _program(self, report: Report) -> None:
         """Bring nftables in line; without it, what needs none goes on."""
@@ -282,9 +295,12 @@ class Reconciler:
                 delegate.tell_end(what.delegate, record.who)
             add.abandon(record.who, self.node)
 
-    def _adopt(self, view: View, report: Report) -> None:
-        """Take over attachments that the store does not know: it was lost, or is an old copy."""
-        unrecorded = 0
+    def _adopt(self, view: View, report: Report) -> bool:
+        """Take over attachments that the store does not know: it was lost, or is an old copy.
+
+        Returns whether all that there are were looked at and are recorded.
+        """
+        unrecorded, busy = 0, False
         for link in view.ours():
             if not view.complete(link.name):
                 continue
@@ -294,6 +310,7 @@ class Reconciler:
             with self.node.locks.hold(record.who, timeout=0) as held:
                 # Its DEL may have run since we looked.
                 now = self.links.find(link.name) if held else None
+                busy = busy or not held
                 if now is None or now.alias != link.alias or self.leases.find(record.who):
                     continue
                 try:
@@ -317,6 +334,36 @@ class Reconciler:
             report.failed += unrecorded
         else:
             self.leases.resume(by=_ADOPTION)
+        return not unrecorded and not busy
+
+    def owe_search(self) -> None:
+        """Promise no address until `_search` was made: the store is new, memory knows the links."""
+        self.leases.suspend("namespaces are yet to be searched for addresses", by=_SEARCH)
+
+    def _search(self, report: Report) -> None:
+        """Take over the addresses that the lost store knew of, and no link of ours does.
+
+        After adoption: what a link tells of is its own attachment's.
+        """
+        if not self.search.owed:
+            return
+        self.owe_search()
+        held = (address.ip for record in self.leases.records() for address in record.addresses)
+        try:
+            found = self.search.records(held, boot_id=self.node.boot_id, now_ns=self.node.now())
+            adopted = [self.leases.adopt(record) for record in found]
+            # None: nobody was in the way.
+            report.adopted += [each.result() for each in adopted].count(None)
+            self.search.end()
+        except (DataplaneError, IPAMError, OSError) as exc:
+            log.error("addresses not searched for, ADD is refused", extra={"error": str(exc)})
+            report.failed += 1
+            return
+        log.warning(
+            "addresses found in use without a record",
+            extra={"addresses": [str(one) for record in found for one in record.addresses]},
+        )
+        self.leases.resume(by=_SEARCH)
 
     def _remove_unfinished(self, view: View, report: Report) -> None:
         """At start no ADD is running: a pair without its alias is nobody's."""
@@ -381,7 +428,13 @@ class Reconciler:
             return False
         if what.link:
             return view.complete(attachment.host_name(record.who))
-        return self._same_namespace(record)
+        if self._same_namespace(record):
+            return True
+        # The path may be that of a process which has ended in a namespace that lives on.
+        try:
+            return record.who.network == FOUND and not has_ended(record, view.surveyed())
+        except DataplaneError:
+            return True
 
     def _same_namespace(self, record: Record) -> bool:
         """By its cookie: an inode may be another namespace's by now.  Without one, say yes."""

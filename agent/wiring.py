@@ -12,6 +12,7 @@ from pathlib import Path
 from agent.boot import boot_id, machine_id, now_ns
 from agent.config import AgentConfig
 from agent.reconciler import Reconciler
+from agent.search import Search
 from cni.node import Node
 from cni.publisher import Publisher
 from cni.spool import Spool
@@ -68,11 +69,18 @@ class Wired:
         path = self.config.database
         if path.exists() and not self.leases.damaged:
             return  # full or read-only: it goes on by itself when the disk does
+        search = self.reconciler.search
+        forgot = self.left_alone or search.owed
         try:
+            search.owe()  # until memory is in the new file, or else with what memory lacks
             self.leases.rewrite(lambda: start_over(path)).result()
-        except StoreUnavailable as exc:
+            if not forgot:
+                search.end()
+        except (StoreUnavailable, OSError) as exc:
             log.error("no usable store, ADD is refused", extra={"error": str(exc)})
             return
+        if forgot:
+            self.reconciler.owe_search()
         self.leases.resume()
         self.left_alone = False
         log.warning("store written anew", extra={"path": str(path)})
@@ -100,9 +108,11 @@ def wire(config: AgentConfig) -> Wired:
     undo = ExitStack()
     with undo:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        was_here = config.lock.exists()
         undo.callback(os.close, lock_state(config.lock))
         boot = boot_id()
-        store = _store(config.database)
+        search = Search(config.lost)
+        store = _store(config.database, search, was_here)
         leases = Allocator(store, boot_id=boot, now=now_ns, cooldown_s=config.cooldown_s)
         undo.callback(leases.close)
         if isinstance(store, UnusableStore):
@@ -122,7 +132,7 @@ def wire(config: AgentConfig) -> Wired:
             seed=machine_id(),
             ready=lambda: _not_ready(config, leases),
         )
-        reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s)
+        reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s, search)
         left_alone = isinstance(store, UnusableStore)
         return Wired(config, node, leases, links, host, reconciler, undo.pop_all(), left_alone)
     raise AssertionError("unreachable")
@@ -159,15 +169,18 @@ def lock_state(path: Path) -> int:
     return fd
 
 
-def _store(path: Path) -> SQLiteStore | UnusableStore:
+def _store(path: Path, search: Search, was_here: bool) -> SQLiteStore | UnusableStore:
+    """Open the store; *was_here*: there was one, so that a file which is not there was lost."""
     try:
-        return _open(path)
+        if was_here and not path.exists():
+            search.owe()
+        return _open(path, search)
     except StoreUnavailable as exc:
         log.error("no usable store, ADD is refused", extra={"error": str(exc)})
         return UnusableStore(str(exc))
 
 
-def _open(path: Path) -> SQLiteStore:
+def _open(path: Path, search: Search) -> SQLiteStore:
     """Open the store; a file that is not ours or is damaged is kept aside, never overwritten."""
     try:
         return open_store(path)
@@ -175,6 +188,7 @@ def _open(path: Path) -> SQLiteStore:
         log.error(
             "store damaged: kept aside, and rebuilt from the links", extra={"error": str(exc)}
         )
+        search.owe()
         return start_over(path)
 
 

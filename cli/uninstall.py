@@ -17,7 +17,7 @@ from cli.placing import Manifest, Placed, digest_of, read_manifest, remove_empty
 
 _EDITED = ".isthmus-edited"
 # All that the agent and the installer ever make in the state directory (docs/ownership.md).
-_STATE = ("isthmus.db*", "lock", "sysctl.json*", "manifest.json*")
+_STATE = ("isthmus.db*", "lock", "lost", "sysctl.json*", "manifest.json*")
 
 
 @click.command()

@@ -9,8 +9,9 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from glob import glob
 from typing import Self
 
 from dataplane.errors import InvalidNamespace
@@ -134,6 +135,23 @@ def open_sandbox(path: str, handle: int | None = None) -> Sandbox:
         os.close(fd)
         raise
     return Sandbox(path, fd, netlink, netlink.cookie())
+
+
+def reachable() -> list[str]:
+    """One path to each network namespace that has a name or a process, but the host's own.
+
+    The host's are this thread's and that of process 1.  A namespace that is only mounted
+    elsewhere, or only open in a process, is not seen.
+    """
+    homes, found = {own_identity()}, dict[Identity, str]()
+    with suppress(OSError):
+        homes.add(Identity.of_path("/proc/1/ns/net"))
+    for path in sorted(glob("/run/netns/*")) + glob("/proc/[0-9]*/ns/net"):
+        with suppress(OSError):  # it has gone meanwhile
+            identity = Identity.of_path(path)
+            if identity not in homes:
+                found.setdefault(identity, path)
+    return list(found.values())
 
 
 def own_identity() -> Identity:

@@ -17,7 +17,7 @@ from dataplane.netlink import Netlink
 from dataplane.qdisc import Bucket
 from dataplane.tc import Shaper, buckets
 from ipam.leases import Attachment
-from tests.kernel.agents import Machine, Pod, addresses, made_machine, until
+from tests.kernel.agents import Machine, Pod, addresses, bare, made_machine, until
 from tests.kernel.nodes import error_of
 from tests.kernel.sockets import inside
 
@@ -286,3 +286,81 @@ def test_a_limited_pod_is_not_cut_off(machine: Machine, is_long: bool) -> None:
     assert pod.namespace.pings("10.9.0.1")
     assert machine.delete(pod, network=network).status == 0
     assert machine.leftovers() == []
+
+
+LEASES = {
+    "cniVersion": "1.1.0",
+    "name": "shop",
+    "type": "bridge",
+    "ipam": {"type": "isthmus-ipam", "subnet": "10.89.0.0/24"},
+}
+
+
+def lease(machine: Machine, pod: Pod) -> str:
+    """What `isthmus-ipam` gives to the interface of another plugin, which puts it there."""
+    (address,) = addresses(machine.call("ADD", pod, network=LEASES, name="isthmus-ipam"))
+    for command in (
+        ("link", "add", "eth0", "type", "veth", "peer", "name", "other"),
+        ("address", "add", f"{address}/24", "dev", "eth0"),
+    ):
+        pod.namespace.run("ip", *command)
+    return address
+
+
+def found(machine: Machine) -> dict[str, str]:
+    """Of the addresses held by whoever has them: address to sandbox."""
+    return {
+        bare(address): record["sandbox"]
+        for record in machine.ask("attachments")["attachments"]
+        if record["network"] == "found"
+        for address in record["addresses"]
+    }
+
+
+@pytest.mark.parametrize("damage", [deleted, cut_off], ids=lambda damage: damage.__name__)
+def test_an_address_on_the_link_of_another_plugin_is_not_given_again(
+    machine: Machine, damage: Callable[[Path], None]
+) -> None:
+    linked, owner, other = machine.pod(), machine.pod(), machine.pod()
+    (known,) = addresses(machine.add(linked))
+    given = lease(machine, owner)
+    lose(machine, damage)
+    others = lease(machine, other)
+    holders = found(machine)
+    deleted_by_owner = machine.call("DEL", owner, network=LEASES, name="isthmus-ipam")
+    still = found(machine)
+
+    assert given != others
+    assert holders[given] == owner.path
+    assert known not in holders
+    assert deleted_by_owner.status == 0
+    assert given in still
+    assert not (machine.state / "lost").exists()
+
+
+def test_a_found_address_is_free_when_its_namespace_has_ended(machine: Machine) -> None:
+    owner, once_more = machine.pod(), machine.pod()
+    given = lease(machine, owner)
+    lease(machine, once_more)
+    lose(machine, deleted)
+    before = found(machine)
+    machine.kill()
+    machine.start()
+    after_a_crash = found(machine)
+    machine.remove(owner)
+    until(lambda: given not in found(machine), "the address is free again")
+
+    assert given in before
+    assert after_a_crash[given] == before[given]
+    assert len(set(found(machine).values()) & {once_more.path}) == 1
+
+
+def test_a_first_start_searches_nothing(binary: str, tmp_path: Path) -> None:
+    with made_machine(tmp_path / "node", binary) as machine:
+        there = machine.pod()
+        there.namespace.run("ip", "address", "add", "10.9.0.2/24", "dev", "lo")
+        there.namespace.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
+        there.namespace.run("ip", "address", "add", "10.9.0.3/24", "dev", "eth0")
+        machine.start()
+
+        assert found(machine) == {}

@@ -3,14 +3,17 @@
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 
 import pytest
 
 from agent.reconciler import Patience, Reconciler, Report
+from agent.search import Search
 from cni.attachment import host_name
 from dataplane import rtnl
 from dataplane.errors import DataplaneError
+from dataplane.survey import Surveyed
 from ipam.leases import State
 from tests.unit.cni.fakes import BLUE, GREEN, NO_TRACE, WHO, Document, World, link
 from tests.unit.ipam.cases import BOOT
@@ -129,6 +132,69 @@ def test_an_address_alone_lives_as_long_as_its_namespace(
 
     assert alive.ended == 0
     assert later(world, reconciler).ended == 1
+
+
+@pytest.fixture
+def lost(reconciler: Reconciler, tmp_path: Path) -> list[Surveyed]:
+    """The store was lost; what a look into the namespaces finds is in the list."""
+    there: list[Surveyed] = []
+    reconciler.search = Search(tmp_path / "lost", lambda: list(there))
+    reconciler.search.owe()
+    return there
+
+
+def surveyed(address: str, cookie: int = 11, path: str = BLUE) -> Surveyed:
+    return Surveyed(path, cookie, {"net1": (ip_interface(address),)})
+
+
+def test_after_a_loss_addresses_in_namespaces_are_held_until_these_end(
+    world: World, reconciler: Reconciler, lost: list[Surveyed]
+) -> None:
+    lost.append(surveyed("10.9.0.77/24"))
+    started = reconciler.start()
+    (record,) = world.leases.records()
+    alive = [later(world, reconciler) for _ in range(2)]
+    world.kernel.pods[BLUE].cookie = 99
+    lost[:] = [surveyed("10.9.0.77/24", 33, GREEN)]  # somebody else has it too
+    used = [later(world, reconciler) for _ in range(2)]
+    lost.clear()
+    ended = [later(world, reconciler) for _ in range(2)]
+
+    assert started.adopted == 1
+    assert (record.who.network, record.who.ifname) == ("found", "net1")
+    assert not reconciler.search.owed
+    assert not any(alive + used)
+    assert [report.ended for report in ended] == [0, 1]
+    assert world.leases.records() == []
+
+
+def test_what_links_tell_of_is_not_taken_for_found(
+    world: World, reconciler: Reconciler, lost: list[Surveyed]
+) -> None:
+    world.made()
+    (record,) = world.leases.records()
+    lost.append(surveyed(str(record.addresses[0])))
+
+    assert reconciler.start().adopted == 0
+    assert world.leases.records() == [record]
+
+
+def test_no_address_is_given_until_namespaces_were_searched(
+    world: World, reconciler: Reconciler, lost: list[Surveyed]
+) -> None:
+    def refuse() -> list[Surveyed]:
+        raise DataplaneError("test fault")
+
+    works = reconciler.search.survey
+    reconciler.search.survey = refuse
+    failed = reconciler.start().failed
+    refused = world.leases.degraded
+    reconciler.search.survey = works
+    reconciler.round()
+
+    assert failed == 1
+    assert "yet to be searched" in refused
+    assert world.leases.degraded == ""
 
 
 def test_an_address_whose_namespace_is_unknown_is_not_ended(

@@ -58,7 +58,7 @@ def test_what_an_operator_edited_is_set_aside(run: Run, root: Path) -> None:
 def test_leases_stay_unless_they_are_to_be_purged(run: Run, root: Path) -> None:
     state = root / "var/lib/isthmus"
     (state / "spool").mkdir()
-    for name in ("isthmus.db", "isthmus.db-wal", "lock", "sysctl.json", "spool/1.del"):
+    for name in ("isthmus.db", "isthmus.db-wal", "lock", "lost", "sysctl.json", "spool/1.del"):
         (state / name).write_bytes(b"")
 
     run("uninstall", "--root", root)

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from dataplane.errors import InvalidNamespace
-from dataplane.netns import Identity, open_descriptor, open_path, open_sandbox, own_identity
+from dataplane.netns import (
+    Identity,
+    open_descriptor,
+    open_path,
+    open_sandbox,
+    own_identity,
+    reachable,
+)
 
 OWN = "/proc/self/ns/net"
 
@@ -95,3 +102,11 @@ def test_refusals_leave_no_descriptor_open(tmp_path: Path) -> None:
             open_sandbox(path)
 
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_host_s_own_namespace_is_none_of_the_reachable_ones() -> None:
+    found = reachable()
+    identities = {Identity.of_path(path) for path in found if Path(path).exists()}
+
+    assert own_identity() not in identities
+    assert len(set(found)) == len(found)

@@ -1,0 +1,19 @@
+"""What is found in namespaces that are there is in tests/kernel/test_store_loss.py."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from dataplane import netns
+from dataplane.survey import survey
+
+
+@pytest.mark.parametrize("path", ["/no/such/netns", os.devnull])
+def test_a_namespace_that_went_since_it_was_listed_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    listed: Callable[[], list[str]] = lambda: [path]  # noqa: E731
+    monkeypatch.setattr(netns, "reachable", listed)
+
+    assert survey() == []
