@@ -30,7 +30,6 @@ class Table(Seam):
     def observe(self) -> frozenset[Element] | None: ...
     def replace(self, elements: Collection[Element]) -> None: ...
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None: ...
-    def remove(self) -> None: ...
 
 
 class Conntrack(Seam):
@@ -134,15 +133,6 @@ class Publisher:
                     continue
                 lines += sorted(f"nft element {each} is missing" for each in mine - observed)
             return lines
-
-    def remove(self) -> None:
-        """Delete the tables; raises DataplaneError."""
-        with self._leader:
-            self._desired = Desired()
-            for side in self._sides.values():
-                side.programmed = Programmed.UNKNOWN
-                side.table.remove()
-                side.programmed = Programmed.ABSENT
 
     def _submit(self, change: _Change) -> None:
         with self._queue:

@@ -263,13 +263,6 @@ def replace_host_route(index: int, dst: IPNetwork) -> bytes:
     return message(NEWROUTE, CREATE | REPLACE, body)
 
 
-def delete_host_route(dst: IPNetwork, index: int = 0) -> bytes:
-    """Take away a route of ours; with *index* only if it leads there."""
-    body = _ROUTE.pack(_family(dst), dst.prefixlen, 0, 0, MAIN_TABLE, ROUTE_PROTOCOL, 255, 0, 0)
-    body += attribute(1, dst.network_address.packed) + (u32(4, index) if index else b"")
-    return message(DELROUTE, 0, body)
-
-
 def list_addresses(index: int = 0, family: int = 0) -> bytes:
     return message(GETADDR, 0, _ADDRESS.pack(family, 0, 0, 0, index))
 

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 import pytest
 
 from cni.nat import Published, plan
-from cni.publisher import Publisher, Table
+from cni.publisher import Publisher
 from cni.tables import HOST_PORT, MAC_GUARD, NAT
 from dataplane.errors import NftError
 from dataplane.nft.elements import Elements
@@ -18,7 +18,7 @@ from net.address import IPAddress
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
 from tests.unit.cni.published import Port, pod
-from tests.unit.dataplane.nft.contract import A, TableContract
+from tests.unit.dataplane.nft.contract import A, Table, TableContract
 
 pytestmark = pytest.mark.kernel
 

@@ -10,9 +10,9 @@ from cni.capabilities import PortMapping
 from cni.capabilities import Protocol as Capability
 from cni.nat import Flow, Published, flows, local, plan
 from cni.tables import LOCAL
-from dataplane.nft.fake import FakeTable
 from dataplane.nft.objects import Element, Protocol
 from tests.unit.cni.published import NETWORKS, Port, pod, published
+from tests.unit.dataplane.nft.fake import FakeTable
 
 
 def listing(elements: frozenset[Element]) -> str:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from cni.nat import Published, plan
 from cni.publisher import Publisher
 from dataplane.errors import DataplaneError, NetlinkError, NftUnavailable
-from dataplane.nft.fake import FakeTable
 from dataplane.nft.objects import Element, Family, Protocol
 from net.address import IPAddress
 from tests.unit.cni.published import Port, pod, published, who
+from tests.unit.dataplane.nft.fake import FakeTable
 
 A = pod("a", "10.1.0.2/24", masquerade=True)
 B = pod("b", "10.1.0.3/24", masquerade=True)
@@ -238,15 +238,6 @@ def test_a_port_that_a_later_attachment_took_is_not_missing() -> None:
     host.publisher.resync(lambda: [early, late])
 
     assert host.publisher.missing(early) == []
-
-
-def test_removing_takes_the_tables_away() -> None:
-    host = Host(A, GUARDED)
-    host.publisher.resync(lambda: [A, GUARDED])
-    host.publisher.remove()
-
-    assert host.nat.elements is None
-    assert host.guard.elements is None
 
 
 class SlowTable(FakeTable):

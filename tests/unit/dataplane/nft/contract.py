@@ -1,10 +1,11 @@
 """What a table of nft promises, whether it is the kernel's or the fake."""
 
 from ipaddress import ip_address, ip_network
+from typing import Protocol as Seam
 
 import pytest
 
-from cni.publisher import Table
+from cni import publisher
 from cni.tables import ANY_HOST_PORT, HAIRPIN, LOCAL, MASQUERADED
 from dataplane.errors import NetlinkError
 from dataplane.nft.objects import Element, Protocol, element
@@ -21,6 +22,12 @@ def port(number: int, pod: str, comment: str = "") -> Element:
 
 def subnets(one: str, other: str) -> Element:
     return element(LOCAL[4], [ip_network(one), ip_network(other)])
+
+
+class Table(publisher.Table, Seam):
+    """What writes elements, and the one thing more that a table can."""
+
+    def remove(self) -> None: ...
 
 
 class TableContract:

@@ -1,9 +1,8 @@
 import pytest
 
-from cni.publisher import Table
 from dataplane.errors import DataplaneError
-from dataplane.nft.fake import FakeTable
-from tests.unit.dataplane.nft.contract import A, B, TableContract
+from tests.unit.dataplane.nft.contract import A, B, Table, TableContract
+from tests.unit.dataplane.nft.fake import FakeTable
 
 
 class TestFakeTable(TableContract):
