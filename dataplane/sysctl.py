@@ -20,6 +20,7 @@ from typing import Protocol
 from dataplane.errors import DataplaneError
 
 PROC_SYS = Path("/proc/sys")
+_DRAFT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _BY_ADVERTISEMENT = "2"  # accept_ra: even while forwarding (ip-sysctl.rst)
 
 
@@ -66,7 +67,7 @@ class FileLedger:
 
     def _write(self, values: dict[str, str]) -> None:
         draft = self._path.with_name(f".{self._path.name}.new")
-        with draft.open("w") as file:
+        with open(os.open(draft, _DRAFT, 0o600), "w") as file:
             json.dump(values, file, indent=1, sort_keys=True)
             file.flush()
             os.fsync(file.fileno())

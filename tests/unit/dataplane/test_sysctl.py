@@ -141,6 +141,7 @@ def test_a_ledger_keeps_the_first_value_across_restarts(tmp_path: Path) -> None:
     assert FileLedger(path).recorded() == {V4: "0", V6: "0"}
     assert json.loads(path.read_text()) == {V4: "0", V6: "0"}
     assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_a_ledger_can_be_forgotten(tmp_path: Path) -> None:
