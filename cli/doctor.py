@@ -99,7 +99,9 @@ def _conf_files(places: Places) -> list[Any]:
 
 
 def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
+    from agent.boot import machine_id
     from cli.judge_files import judge_binaries, judge_leftovers, judge_standalone
+    from cli.leftovers import is_used_bridge
     from dataplane.inspect import observe_network
 
     plugins = places.real(places.bin_dir)
@@ -119,12 +121,15 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
         if path.is_dir()
         and any(one.name[:1].isdigit() or ":" in one.name for one in path.iterdir())
     ]
-    links = [link.name for link in observe_network().links]
+    links, seed = observe_network().links, machine_id()
+    own_bridges = {network.bridge for network in found} | {
+        link.name for link in links if is_used_bridge(link, links, seed=seed)
+    }
     program = places.program_dir / "isthmus"
     return (
         judge_binaries(found, present, recorded)
         + judge_standalone(found, program, is_there=places.real(program).exists())
-        + judge_leftovers(links, reference, found)
+        + judge_leftovers([link.name for link in links], reference, own_bridges)
     )
 
 

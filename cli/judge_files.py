@@ -4,7 +4,7 @@ Everything here is a function of its arguments.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,9 @@ def judge_standalone(
 
 
 def judge_leftovers(
-    links: Iterable[str], reference_networks: Iterable[str], ours: Iterable[Network]
+    links: Iterable[str], reference_networks: Iterable[str], own_bridges: Collection[str]
 ) -> list[Finding]:
     """What other plugins left: links by their names, and addresses of host-local."""
-    own_bridges = {network.bridge for network in ours}
     findings = [
         warning(
             f"the link {name} is there: it looks like one of {owner}",

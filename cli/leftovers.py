@@ -55,10 +55,19 @@ def is_own_veth(link: Link) -> bool:
 
 def is_own_bridge(link: Link, everything: Collection[Link], *, seed: str) -> bool:
     """A bridge that has the MAC we would give it, and no port any more."""
-    if link.kind != "bridge" or any(other.master == link.index for other in everything):
-        return False
+    return not any(other.master == link.index for other in everything) and _has_our_mac(link, seed)
+
+
+def is_used_bridge(link: Link, everything: Collection[Link], *, seed: str) -> bool:
+    """A bridge that we made, or that has a port of ours: not one that somebody else left."""
+    return _has_our_mac(link, seed) or any(
+        other.master == link.index and is_own_veth(other) for other in everything
+    )
+
+
+def _has_our_mac(link: Link, seed: str) -> bool:
     made = bridge(Spec(bridge=BridgeSpec(name=link.name)), seed=seed)
-    return made is not None and made.mac == link.mac
+    return link.kind == "bridge" and made is not None and made.mac == link.mac
 
 
 def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:

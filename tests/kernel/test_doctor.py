@@ -124,6 +124,10 @@ def test_the_whole_examination_of_an_ailing_host(host: Namespace, tmp_path: Path
     (conf / "10-isthmus.conflist").write_bytes((CONF / "10-isthmus.conflist").read_bytes())
     host.run("ip", "link", "add", "flannel.1", "type", "veth", "peer", "name", "x")
     host.run("ip", "address", "add", "10.66.7.1/24", "dev", "flannel.1")
+    for bridge, port, alias in (("cbr0", "isth0123456789a", "isthmus/1"), ("weave", "y", "y")):
+        host.run("ip", "link", "add", bridge, "type", "bridge")
+        host.run("ip", "link", "add", port, "master", bridge, "type", "veth")
+        host.run("ip", "link", "set", port, "alias", alias)
     script = tmp_path / "rules.nft"
     script.write_text(DOCKER)
     host.run("nft", "-f", str(script))
@@ -142,5 +146,7 @@ def test_the_whole_examination_of_an_ailing_host(host: Namespace, tmp_path: Path
         "10.66.0.0/16 of 10-isthmus.conflist overlaps the address 10.66.7.1/24 on flannel.1",
         "the chain ip filter FORWARD drops forwarded packets and does not accept cni0",
         "the link flannel.1 is there: it looks like one of flannel",
+        "the link weave is there: it looks like one of Weave Net",
         f"no agent runs: there is no socket {tmp_path}/none",
     } <= found
+    assert not any("cbr0" in what for what in found)

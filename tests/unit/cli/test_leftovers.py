@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from cli.leftovers import is_own_bridge, is_own_veth
+from cli.leftovers import is_own_bridge, is_own_veth, is_used_bridge
 from cni.attachment import bridge
 from cni.spec import BridgeSpec, Spec
 from dataplane.rtnl import DELETE_GROUP, Link
@@ -46,3 +46,14 @@ def test_a_bridge_is_ours_by_its_mac_and_goes_when_it_has_no_port() -> None:
     assert not is_own_bridge(BRIDGE, [BRIDGE, VETH], seed="machine")
     assert not is_own_bridge(BRIDGE, [BRIDGE], seed="another machine")
     assert not is_own_bridge(replace(BRIDGE, kind="veth"), [], seed="machine")
+
+
+def test_a_bridge_is_used_that_we_made_or_that_has_a_port_of_ours() -> None:
+    foreign = replace(BRIDGE, mac="02:00:00:00:00:09")
+    other_port = replace(VETH, name="veth12", alias="")
+
+    assert is_used_bridge(BRIDGE, [BRIDGE], seed="machine")
+    assert is_used_bridge(foreign, [foreign, VETH], seed="machine")
+    assert not is_used_bridge(foreign, [foreign, other_port], seed="machine")
+    assert not is_used_bridge(foreign, [foreign, replace(VETH, master=3)], seed="machine")
+    assert not is_used_bridge(replace(BRIDGE, kind="veth"), [BRIDGE], seed="machine")
