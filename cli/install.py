@@ -31,10 +31,15 @@ class Subnet(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "subnet"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> IPNetwork:
+        from ipam.ranges import senseless
+
         try:
-            return ip_network(value)
+            network = ip_network(value)
         except ValueError as exc:
             self.fail(f"{exc}; give for example 10.66.0.0/16 or fd66:6973:7468::/64", param, ctx)
+        if fault := senseless(network):
+            self.fail(fault, param, ctx)
+        return network
 
 
 def _directory(name: str, default: Path, what: str) -> Any:
@@ -73,10 +78,26 @@ def place_options(command: Any) -> Any:
 
 @click.command()
 @place_options
-@click.option("--launcher", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--launcher",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The program that runtimes call; without it, the one that was built here.",
+)
 @click.option("--no-program", is_flag=True, help="Only the launcher: the agent runs from here.")
-@click.option("--mode", type=click.Choice(["bridge", "routed"]), default="bridge")
-@click.option("--subnet", "subnets", type=Subnet(), multiple=True, help="Once for each family.")
+@click.option(
+    "--mode",
+    type=click.Choice(["bridge", "routed"]),
+    default="bridge",
+    show_default=True,
+    help="Containers on a bridge of the host, or each on a link of its own with host routes.",
+)
+@click.option(
+    "--subnet",
+    "subnets",
+    type=Subnet(),
+    multiple=True,
+    help="Addresses for containers, such as 10.66.0.0/16; once for each family.",
+)
 @click.option("--bridge", help="Name of the bridge, in bridge mode.")
 @click.option("--no-start", is_flag=True, help="Do not enable and start the systemd unit.")
 @click.option("--force", is_flag=True, help="Replace a network list that is not ours.")

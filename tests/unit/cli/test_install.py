@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.install import install
 from tests.unit.cli.conftest import Run
 
 
@@ -107,6 +108,7 @@ def test_uninstall_leaves_the_root_as_it_was(run: Run, root: Path, launcher: Pat
     ("options", "words"),
     [
         (["--subnet", "10.9.0.1/24"], "has host bits set"),
+        (["--subnet", "127.0.0.0/8"], "127.0.0.0/8, which is loopback"),
         (["--subnet", "elsewhere"], "does not appear to be"),
         (["--conf-dir", "net.d"], "absolute"),
         (["--mode", "routed", "--bridge", "br0"], "--mode bridge"),
@@ -130,3 +132,7 @@ def test_other_directories_can_be_chosen(run: Run, root: Path, launcher: Path) -
     )  # fmt: skip
 
     assert {"usr/libexec/cni/isthmus", "etc/cni/other/10-isthmus.conflist"} <= files(root)
+
+
+def test_every_option_has_a_help() -> None:
+    assert [option.name for option in install.params if not getattr(option, "help", "")] == []
