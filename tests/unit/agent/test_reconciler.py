@@ -537,6 +537,28 @@ def test_spooled_deletions_are_done_at_start_in_their_order(
     assert world.node.spool.waiting() == 0
 
 
+@pytest.mark.parametrize(
+    "conf",
+    [
+        b"{}",
+        b'{"cniVersion": "1.1.0", "type": "isthmus"}',
+        b'{"cniVersion": "1.1.0", "name": "no name", "type": "isthmus"}',
+        b'{"cniVersion": "9.0.0", "name": "shop", "type": "isthmus"}',
+        b'{"cniVersion": "1.1.0", "name": "shop", "type": "isthmus", "ipam": {"type": "a/b"}}',
+        b'{"cniVersion": "1.1.0", "name": "shop", "type": "isthmus", "ipam": 7}',
+    ],
+)
+def test_a_spooled_deletion_of_an_invalid_configuration_is_dropped_with_a_warning(
+    world: World, reconciler: Reconciler, conf: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.node.spool.add(world.request("DEL", conf))
+
+    done = reconciler.replay()
+
+    assert (done, world.node.spool.waiting()) == (0, 0)
+    assert caplog.messages == ["deletion names nobody"]
+
+
 def test_an_old_spooled_deletion_spares_a_newer_attachment(
     world: World, reconciler: Reconciler
 ) -> None:
