@@ -240,6 +240,23 @@ def test_addresses_come_from_another_ipam_plugin(
     assert agent.attachments() == []
 
 
+def test_a_namespace_made_anew_without_a_del_gets_its_addresses_from_host_local_again(
+    host: Host, agent: Agent, cnitool: Cnitool, write_network: WriteNetwork
+) -> None:
+    write_network(conflist(isthmus(ipam=HOST_LOCAL)))
+    pod(host)
+    cnitool.add("shop", "pod")
+    host.run("ip", "netns", "del", "pod")
+    pod(host)
+
+    result = cnitool.add("shop", "pod")
+    reserved = host.run("find", "/var/lib/cni/networks", "-name", "10.*").stdout.split()
+
+    assert len(addresses_of(result)) == 2
+    assert reaches(host, "pod", OUTSIDE)
+    assert len(reserved) == len(agent.attachments()) == 1
+
+
 @pytest.mark.parametrize(
     "plugin",
     [
