@@ -138,8 +138,9 @@ def release(  # noqa: PLR0917 - click passes each by its name
 ) -> None:
     """Take an attachment down, free its addresses; or free a block.
 
-    KEY is NETWORK/CONTAINER/INTERFACE, or the beginning of a container id.  An attachment
-    whose sandbox is alive is refused without --force: its container loses the network.
+    KEY is NETWORK/CONTAINER/INTERFACE, or a container id, which may be shortened as long as
+    it is clear.  An attachment whose sandbox is alive is refused without --force: its
+    container loses the network.
 
     BLOCK is ADDRESS/LENGTH, of the cluster: one whose node has handed it back or is fenced,
     without waiting for the end of its rest.
