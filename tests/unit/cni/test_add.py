@@ -221,7 +221,7 @@ def test_the_alias_is_there_only_when_all_is_made(world: World) -> None:
     assert world.kernel.steps.index("complete") > world.kernel.steps.index("publish")
     made = world.link()
     assert made is not None
-    assert made.alias.startswith("isthmus/1 bmh:cni0 ")
+    assert made.alias.startswith("isthmus/1 bmh:cni0::7a1200/c3500/7a1200/c3500 ")
 
 
 def test_an_adopted_attachment_is_as_live_as_any(world: World) -> None:
