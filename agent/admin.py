@@ -23,7 +23,8 @@ from net.address import IPAddress
 class Status:
     """How the agent is.  *reasons* says why it is not *serving*; ages are in seconds.
 
-    *last_reconcile_s* is None until the first reconciliation has ended.
+    *last_reconcile_s* is None until the first reconciliation has ended; *cluster* is None
+    where no ipamd is configured, else what agent.cluster describes.
     """
 
     version: str
@@ -40,6 +41,7 @@ class Status:
     last_reconcile_s: float | None = None
     resident_bytes: int = 0
     store: str = ""
+    cluster: Mapping[str, Any] | None = None
 
 
 class Leases(Protocol):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import admin
 from agent import log as logs
@@ -20,7 +21,7 @@ from agent.notify import Notifier
 from agent.reconciler import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
-from agent.wiring import StateLocked, Wired, wire_within
+from agent.wiring import StateLocked, Wired, join, wire_within
 from cni import undo
 from cni.dispatch import serve
 from cni.document import decode
@@ -31,6 +32,9 @@ from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
 from net.settings import ConfigError
+
+if TYPE_CHECKING:
+    from agent.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +94,7 @@ class Daemon:
         self._stopping = asyncio.Event()
         self.begins_anew = False
         self._notifier = Notifier()
+        self._cluster = join(wired)
         self._server = Server(
             Handlers(self._serve, self._undo, self._admin),
             max_parallel=self._config.max_parallel,
@@ -107,6 +112,8 @@ class Daemon:
             loop.add_signal_handler(number, stopping.set)
         self._wired.mend_store()
         self._note(self._wired.reconciler.start())
+        if self._cluster:
+            self._cluster.enforce_now()
         Monitor(self._lost).start()
         self._serve_metrics()
         listening = listen(self._config.socket)
@@ -116,9 +123,12 @@ class Daemon:
             async with asyncio.TaskGroup() as tasks:
                 upkeep = tasks.create_task(self._upkeep())
                 signs = tasks.create_task(self._give_signs_of_life())
+                talk = tasks.create_task(self._cluster.run()) if self._cluster else None
                 await self._server.run(listening, stopping)
                 upkeep.cancel()
                 signs.cancel()
+                if talk:
+                    talk.cancel()
         finally:
             self._notifier.tell("STOPPING=1")
             listening.close()
@@ -224,7 +234,7 @@ class Daemon:
         undo.undelivered(request, self._wired.node)
 
     def _admin(self, question: dict[str, object]) -> dict[str, object]:
-        return admin.answer(question, Operated(self._wired, self.status))
+        return admin.answer(question, Operated(self._wired, self.status, self._cluster))
 
     def status(self) -> admin.Status:
         """How the agent is, from memory and one look at the spool."""
@@ -247,6 +257,7 @@ class Daemon:
             last_reconcile_s=None if last is None else (now_ns() - last) / 1e9,
             resident_bytes=resident_bytes(),
             store=str(self._config.database),
+            cluster=self._cluster.describe() if self._cluster else None,
         )
 
     def collect(self) -> Iterator[object]:
@@ -263,6 +274,7 @@ class Daemon:
                 queued=status.queued,
                 spooled=status.spooled,
                 ready=status.serving,
+                cluster=status.cluster,
             )
         )
 
@@ -286,13 +298,16 @@ def _allow_descriptors() -> None:
 class Operated:
     """The node as the operator's questions see it."""
 
-    def __init__(self, wired: Wired, status: Callable[[], admin.Status]) -> None:
+    def __init__(
+        self, wired: Wired, status: Callable[[], admin.Status], cluster: "Cluster | None" = None
+    ) -> None:
         self.leases = wired.leases
         self.status = status
         self._reconciler = wired.reconciler
+        self._cluster = cluster
 
     def check(self) -> list[str]:
-        return self._reconciler.check()
+        return self._reconciler.check() + (self._cluster.problems() if self._cluster else [])
 
     def is_alive(self, record: Record) -> bool:
         return self._reconciler.is_alive(record)

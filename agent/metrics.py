@@ -5,8 +5,9 @@ A collector reads the numbers when the page is asked for, so the ADD path counts
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ipam.allocator import Counters
 from ipam.ledger import Usage
@@ -57,6 +58,7 @@ class Readings:
     queued: int
     spooled: int
     ready: bool
+    cluster: Mapping[str, Any] | None = None
 
 
 def families(read: Readings) -> Iterator[object]:
@@ -96,6 +98,37 @@ def families(read: Readings) -> Iterator[object]:
         for state in ("size", "held", "cooling"):
             addresses.add_metric([str(usage.ranges), state], getattr(usage, state))
     yield addresses
+    yield from _cluster(read.cluster)
+
+
+def _cluster(cluster: Mapping[str, Any] | None) -> Iterator[object]:
+    """What only a node of a cluster has, see agent.cluster."""
+    if cluster is None:
+        return
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    for name, text, value in (
+        ("connected", "Whether the cluster's table is streamed", cluster["connected"]),
+        ("frozen", "Whether claims are frozen", bool(cluster["frozen"])),
+        ("epoch", "The node's epoch", cluster["epoch"]),
+        ("confirmed", "Whether the epoch was confirmed in this boot", cluster["confirmed"]),
+        ("mirror_waiting", "Changes of leases not mirrored yet", cluster["mirror_waiting"]),
+        ("mirror_lag_seconds", "Age of the oldest of them", cluster["mirror_lag_s"]),
+        ("table_rows", "Rows of the cluster's table", cluster["table"]),
+    ):
+        yield GaugeMetricFamily(f"isthmus_cluster_{name}", text, value=value)
+    for name, text in (
+        ("registrations", "Registrations that ipamd answered"),
+        ("claims", "Claims that got blocks"),
+        ("refusals", "Claims that ipamd refused"),
+        ("failures", "Calls that failed"),
+    ):
+        yield CounterMetricFamily(f"isthmus_cluster_{name}", text, value=cluster[name])
+    states = Counter(block["state"] for block in cluster["blocks"])
+    blocks = GaugeMetricFamily("isthmus_cluster_blocks", "Own blocks, by state", labels=["state"])
+    for state in ("active", "draining", "returning", "lost"):
+        blocks.add_metric([state], states[state])
+    yield blocks
 
 
 def _counters(read: Readings) -> Iterator[tuple[str, str, int]]:

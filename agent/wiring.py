@@ -3,18 +3,23 @@
 import fcntl
 import logging
 import os
+import secrets
 import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
 
-from agent.boot import boot_id, machine_id, now_ns
+from agent.boot import boot_id, machine_id, now_ns, own_addresses
 from agent.config import AgentConfig
 from agent.reconciler import Reconciler
 from agent.search import Search
 from cni.node import Node
 from cni.publisher import Publisher
+from cni.spec import of as spec_of
+from cni.spec import pod_key, pod_name
 from cni.spool import Spool
 from cni.tables import MAC_GUARD, NAT
 from dataplane.conntrack import Conntrack
@@ -27,9 +32,13 @@ from dataplane.nft.runner import NftRunner
 from dataplane.nft.table import NftTable
 from dataplane.sysctl import FileLedger, Sysctls
 from ipam.allocator import Allocator
+from ipam.blocks import Blocks
 from ipam.errors import StoreDamaged, StoreUnavailable
 from ipam.sqlite import SQLiteStore, open_store, start_over
 from ipam.store import UnusableStore
+
+if TYPE_CHECKING:
+    from agent.cluster import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +63,7 @@ class Wired:
     reconciler: Reconciler
     undo: ExitStack = field(default_factory=ExitStack)
     left_alone: bool = False
+    blocks: Blocks | None = None
 
     def close(self) -> None:
         self.undo.close()
@@ -99,8 +109,8 @@ class Wired:
         return True
 
 
-def wire(config: AgentConfig) -> Wired:
-    """Lock the state directory and build the node over it.
+def wire(config: AgentConfig, *, boot: str = "") -> Wired:
+    """Lock the state directory and build the node over it; *boot* "" is the kernel's.
 
     Raises StateLocked, OSError for a directory that cannot be made, DataplaneError.  A store
     that cannot be used does not stop an agent: DEL and repairs go on, ADD is refused.
@@ -110,13 +120,14 @@ def wire(config: AgentConfig) -> Wired:
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         was_here = config.lock.exists()
         undo.callback(os.close, lock_state(config.lock))
-        boot = boot_id()
+        boot = boot or boot_id()
         search = Search(config.lost)
         store = _store(config.database, search, was_here)
         leases = Allocator(store, boot_id=boot, now=now_ns, cooldown_s=config.cooldown_s)
         undo.callback(leases.close)
         if isinstance(store, UnusableStore):
             leases.suspend(store.reason)
+        blocks = _blocks(config, leases, store, boot)
         links = Links()
         host = Host(Sysctls(FileLedger(config.sysctl_ledger)), links.host)
         publisher = _publisher(undo)
@@ -130,11 +141,14 @@ def wire(config: AgentConfig) -> Wired:
             boot_id=boot,
             now=now_ns,
             seed=machine_id(),
-            ready=lambda: _not_ready(config, leases),
+            ready=lambda: _not_ready(config, leases, blocks),
+            blocks=blocks,
         )
         reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s, search)
         left_alone = isinstance(store, UnusableStore)
-        return Wired(config, node, leases, links, host, reconciler, undo.pop_all(), left_alone)
+        return Wired(
+            config, node, leases, links, host, reconciler, undo.pop_all(), left_alone, blocks
+        )
     raise AssertionError("unreachable")
 
 
@@ -209,10 +223,74 @@ def _publisher(undo: ExitStack) -> Publisher:
     return Publisher(tables, conntrack)
 
 
-def _not_ready(config: AgentConfig, leases: Allocator) -> str:
+def _blocks(
+    config: AgentConfig, leases: Allocator, store: SQLiteStore | UnusableStore, boot: str
+) -> Blocks | None:
+    """What the node has of the cluster's pools, where an ipamd is configured.
+
+    Here already: without the agent's talk with ipamd a standalone program gives from it too.
+    """
+    if config.ipamd is None:
+        return None
+    blocks = Blocks(
+        leases,
+        store.load(),
+        boot_id=boot,
+        new_uid=lambda: secrets.token_hex(16),
+        pod_of=lambda record: pod_key(record.who, spec_of(record).pod),
+        clock=time.monotonic,
+    )
+    leases.join(blocks)
+    return blocks
+
+
+def join(wired: Wired) -> "Cluster | None":
+    """Make the talk with ipamd, where one is configured; to be run in an event loop."""
+    config, blocks = wired.config.ipamd, wired.blocks
+    if config is None or blocks is None:
+        return None
+    # gRPC takes 20 MB and 0.1 s.
+    from agent.barrier import BRIDGED, ROUTED, Barrier
+    from agent.cluster import Cluster
+    from agent.talk import Identity, Surroundings, Talk
+    from ipam.client import Client
+    from ipam.tls import TLSFiles
+
+    runner = NftRunner(timeout=_NFT_S)
+    barrier = Barrier(
+        {
+            each.family: NftTable(each, runner, wired.undo.enter_context(Elements()))
+            for each in (ROUTED, BRIDGED)
+        }
+    )
+    files = TLSFiles(certificate=config.certificate, key=config.key, ca=config.ca)
+    return Cluster(
+        Talk(
+            blocks=blocks,
+            leases=wired.leases,
+            ipamd=Client(config.endpoints, files),
+            who=Identity(
+                node=config.node,
+                instance=secrets.token_hex(8),
+                labels=config.labels,
+                addresses=lambda: config.addresses or own_addresses(config.endpoints),
+            ),
+            around=Surroundings(
+                enforce=barrier.enforce,
+                pod_of=lambda record: pod_name(spec_of(record).pod),
+                clock=time.monotonic,
+                random=Random(),
+            ),
+        )
+    )
+
+
+def _not_ready(config: AgentConfig, leases: Allocator, blocks: Blocks | None) -> str:
     """Why an ADD cannot be served, from memory alone."""
     if reason := leases.degraded:
         return f"addresses cannot be made durable: {reason}"
+    if blocks is not None and (reason := blocks.unserved):
+        return reason
     if config.status_counts_addresses:
         full = [str(usage.ranges) for usage in leases.usage() if usage.held >= usage.size]
         if full:

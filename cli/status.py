@@ -41,8 +41,30 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("memory", f"{found['resident_bytes'] / 2**20:.0f} MiB resident"),
         ("store", found["store"]),
     ]
+    rows += _cluster(found["cluster"]) if found.get("cluster") else []
     rows += [("reason", reason) for reason in found["reasons"]]
     return [f"{name:<12} {value}" for name, value in rows]
+
+
+def _cluster(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """The node's part in a cluster: who it is, what it has, how far behind the mirror is."""
+    confirmed = "confirmed" if found["confirmed"] else "NOT confirmed in this boot"
+    connection = "connected" if found["connected"] else "NOT connected"
+    rows = [
+        ("node", f"{found['node']}, {found['node_state']}, epoch {found['epoch']} {confirmed}"),
+        ("ipamd", f"{connection}: {found['trouble']}" if found["trouble"] else connection),
+    ]
+    rows += [
+        (
+            "block",
+            f"{block['cidr']} of pool {block['pool']}, {block['state']}, "
+            f"{block['used']} of {block['size']} in use",
+        )
+        for block in found["blocks"]
+    ]
+    rows += [("pool", f"{pool or 'default'}: {why}") for pool, why in found["outlook"].items()]
+    waiting = f"{found['mirror_waiting']} changes waiting, {found['mirror_lag_s']:.1f} s behind"
+    return [*rows, ("mirror", waiting)]
 
 
 def span(seconds: float) -> str:

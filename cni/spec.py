@@ -117,9 +117,14 @@ def of(record: Record) -> Spec:
         return Spec(link=False, ips=ips)
 
 
+def pod_name(pod: Pod) -> str:
+    """As people and Kubernetes write it: namespace/name; "" where there is none."""
+    return f"{pod.namespace}/{pod.name}" if pod.name else ""
+
+
 def pod_key(who: Attachment, pod: Pod) -> str:
     """Under which name a pod gets its former address again; "" where it has none."""
-    return f"{who.network}/{pod.namespace}/{pod.name}/{who.ifname}" if pod.name else ""
+    return f"{who.network}/{pod_name(pod)}/{who.ifname}" if pod.name else ""
 
 
 def decode(text: str) -> Spec:

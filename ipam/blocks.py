@@ -91,6 +91,8 @@ class Blocks:
         self._outlook: dict[str, str] = {}
         self.demanded = {b.pool for b in self._own.blocks if not b.default}
         self.exhausted = 0
+        # Why nothing can be asked of ipamd for now; "": it can.
+        self.trouble = ""
         self.wake: Callable[[], None] = lambda: None
 
     # For the verbs.
@@ -110,7 +112,7 @@ class Blocks:
         if self._boot_id == own.confirmed_boot or (own.epoch and own.unconfirmed_boots):
             return ""
         what = "has not registered with" if not own.epoch else "was started anew, and waits for"
-        return f"this node {what} ipamd{_because(self._outlook.get(''))}"
+        return f"this node {what} ipamd{self._because(_EVERY)}"
 
     def wanted(
         self,
@@ -143,11 +145,11 @@ class Blocks:
         pools = pools or _EVERY
         self.exhausted += 1
         self.wake()
-        names = sorted({b.pool for b in self._own.blocks if any(map(b.serves, pools))})
-        with self._lock:
-            outlook = [self._outlook[pool] for pool in pools if pool in self._outlook]
-        what = "; ".join(outlook) or "another block is being asked for"
-        return NoFreeAddress(f"{error} (blocks of pool {', '.join(names)}); {what}")
+        serving = [block for block in self._own.blocks if any(map(block.serves, pools))]
+        full = [block for block in serving if str(block.cidr) in str(error)]
+        names = sorted({block.pool for block in full or serving})
+        why = self._because(pools) or ": another block is being asked for"
+        return NoFreeAddress(f"{error} (blocks of pool {', '.join(names)}){why}")
 
     def _make_source(self, pools: tuple[str, ...], routed: bool) -> _Source:
         with self._lock:
@@ -168,13 +170,19 @@ class Blocks:
                 source = _source(by_family, routed)
                 self._sources[pools, routed] = source
                 return source
-            outlook = next((self._outlook[p] for p in pools if p in self._outlook), "")
         self.wake()
+        why = self._because(pools)
         if missing:
             which = f"of pool {', '.join(missing)}" if missing != [""] else "yet"
-            raise NotServed(f"this node has no block {which}{_because(outlook)}")
+            raise NotServed(f"this node has no block {which}{why}")
         states = ", ".join(f"{b.cidr} is {b.state}" for v in idle for b in by_family[v])
-        raise NotServed(f"no usable IPv{idle[0]} block: {states}{_because(outlook)}")
+        raise NotServed(f"no usable IPv{idle[0]} block: {states}{why}")
+
+    def _because(self, pools: tuple[str, ...]) -> str:
+        with self._lock:
+            refusals = "; ".join(self._outlook[pool] for pool in pools if pool in self._outlook)
+        why = self.trouble or refusals
+        return f": {why}" if why else ""
 
     def _former(self, pod: str) -> tuple[IPAddress, ...]:
         with self._lock:
@@ -376,7 +384,3 @@ def _source(by_family: Mapping[int, Iterable[OwnBlock]], routed: bool) -> _Sourc
 def _range(block: OwnBlock, routed: bool) -> Range:
     gateway = _LINK_GATEWAY[block.cidr.version] if routed else None
     return Range.of(block.cidr, gateway=gateway)
-
-
-def _because(outlook: str | None) -> str:
-    return f": {outlook}" if outlook else ""

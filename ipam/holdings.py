@@ -41,6 +41,18 @@ class OwnBlock:
     reserved: tuple[IPNetwork, ...] = ()
     default: bool = True
 
+    def held(self) -> Held:
+        """Return it as it is told to ipamd."""
+        going = self.state is OwnState.RETURNING
+        return Held(
+            cidr=self.cidr,
+            pool=self.pool,
+            epoch=self.epoch,
+            revision=self.revision,
+            state=BlockState.DRAINING if going else BlockState.ACTIVE,
+            reserved=self.reserved,
+        )
+
     def serves(self, pool: str) -> bool:
         """Tell whether it is for networks that name *pool*, or none where it is ""."""
         return self.pool == pool if pool else self.default
@@ -70,7 +82,7 @@ class Holdings:
 
     def told(self) -> tuple[Held, ...]:
         """Return what ipamd is told when this node registers."""
-        return tuple(_held(block) for block in self.blocks if block.state is not OwnState.LOST)
+        return tuple(block.held() for block in self.blocks if block.state is not OwnState.LOST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,16 +197,4 @@ def _own(held: Held, *, default: bool) -> OwnBlock:
         state=OwnState.DRAINING if draining else OwnState.ACTIVE,
         reserved=held.reserved,
         default=default,
-    )
-
-
-def _held(block: OwnBlock) -> Held:
-    going = block.state is OwnState.RETURNING
-    return Held(
-        cidr=block.cidr,
-        pool=block.pool,
-        epoch=block.epoch,
-        revision=block.revision,
-        state=BlockState.DRAINING if going else BlockState.ACTIVE,
-        reserved=block.reserved,
     )

@@ -81,7 +81,7 @@ def site() -> Iterator[Site]:
 def test_a_node_that_never_registered_says_so(site: Site) -> None:
     with pytest.raises(NotServed, match="this node has not registered with ipamd"):
         site.blocks.wanted((), routed=True)
-    site.blocks.explain("", "no ipamd answers")
+    site.blocks.trouble = "no ipamd answers"
     with pytest.raises(NotServed, match="registered with ipamd: no ipamd answers"):
         site.blocks.wanted((), routed=True)
 
@@ -170,16 +170,16 @@ def test_a_pool_without_a_block_is_asked_for(site: Site) -> None:
 
 
 def test_exhaustion_names_block_pool_and_what_is_done_about_it(site: Site) -> None:
-    site.adopt(block(SIX), block(FOUR))
+    site.adopt(block(SIX), block(FOUR, pool="q"))
     error = NoFreeAddress("no free address in fd00::/126: all 3 are held")
 
     plain = site.blocks.exhaustion((), error)
     site.blocks.explain("", "ipamd refused another block: no free block")
     site.blocks.explain("blue", "unrelated")
 
-    assert str(plain) == f"{error} (blocks of pool p); another block is being asked for"
+    assert str(plain) == f"{error} (blocks of pool p): another block is being asked for"
     assert str(site.blocks.exhaustion((), error)) == (
-        f"{error} (blocks of pool p); ipamd refused another block: no free block"
+        f"{error} (blocks of pool p): ipamd refused another block: no free block"
     )
     assert site.blocks.exhausted == 2
 

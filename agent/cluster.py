@@ -1,0 +1,203 @@
+"""The agent's talk with ipamd: who we are, which blocks are ours, what we hold, who has the rest.
+
+Three conversations go on beside each other, and none is on the path of an ADD or a DEL:
+
+    converse    register; give back what is empty, claim what is wanted      one call after another
+    follow      the cluster's table, as a stream; its end means to register anew
+    tell        the leases, written behind
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+from agent.standing import Standing
+from agent.supplies import Supplies
+from agent.talk import Pause, Talk, wait
+from agent.telling import Teller
+from ipam.blocks import usable
+from ipam.calls import Update
+from ipam.cluster import BlockState
+from ipam.errors import IPAMError
+from ipam.holdings import OwnState
+from ipam.refusals import Stale
+
+TICK_S = 1.0
+TELL_S = 0.2
+SAVE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """One for the life of an agent; all but `describe`, `problems` and `enforce_now` are of one
+    event loop."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._standing = Standing(talk)
+        self._supplies = Supplies(talk, self._standing)
+        self._teller = Teller(talk)
+        self._work, self._news = asyncio.Event(), asyncio.Event()
+        self._save_at = 0.0
+        self._revision = 0
+
+    def enforce_now(self) -> None:
+        """Drop the traffic of what is lost, before any ADD is served.  Raises DataplaneError."""
+        self._standing.enforce_now()
+
+    async def run(self) -> None:
+        """Talk until cancelled; whatever ipamd does ends nothing."""
+        loop = asyncio.get_running_loop()
+
+        def wake() -> None:
+            if not (self._work.is_set() and self._news.is_set()):
+                try:
+                    loop.call_soon_threadsafe(self._rouse)
+                except RuntimeError:
+                    log.debug("nobody to wake: the agent ends")
+
+        self._talk.blocks.wake = wake
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._for_ever(self.converse))
+                tasks.create_task(self._for_ever(self.follow))
+                tasks.create_task(self._for_ever(self.tell))
+        finally:
+            self._talk.blocks.wake = lambda: None
+            await self._talk.ipamd.close()
+
+    def _rouse(self) -> None:
+        self._work.set()
+        self._news.set()
+
+    async def _for_ever(self, conversation: Callable[[Pause], Awaitable[None]]) -> None:
+        pause = self._talk.pause()
+        while True:
+            try:
+                await conversation(pause)
+                continue
+            except IPAMError as exc:
+                self._failed(exc)
+            except Exception:  # the edge: a bug here must not end the service of others
+                log.exception("talk with ipamd failed, will retry")
+            await asyncio.sleep(pause.longer())
+
+    def _failed(self, exc: IPAMError) -> None:
+        blocks = self._talk.blocks
+        self._talk.condition.failures += 1
+        if isinstance(exc, Stale):
+            self._register_anew()
+        if str(exc) != blocks.trouble:
+            log.warning("ipamd does not serve us, will retry", extra={"error": str(exc)})
+        blocks.trouble = str(exc)
+
+    def _register_anew(self) -> None:
+        self._standing.is_registered.clear()
+        self._work.set()
+
+    async def converse(self, pause: Pause) -> None:
+        """Do all there is to do, and wait for more.  Raises IPAMError."""
+        await self.converse_once()
+        pause.reset()
+        frozen = self._talk.condition.frozen
+        self._talk.blocks.trouble = f"claims are frozen: {frozen}" if frozen else ""
+        await wait(self._work, TICK_S)
+
+    async def converse_once(self) -> None:
+        self._work.clear()
+        await self._standing.keep()
+        await self._supplies.provide()
+        clock = self._talk.around.clock
+        if clock() >= self._save_at:
+            self._save_at = clock() + SAVE_S
+            self._talk.blocks.save()
+
+    async def follow(self, pause: Pause) -> None:
+        """Follow the table until the stream ends.  Raises IPAMError."""
+        await self._standing.is_registered.wait()
+        try:
+            await self._stream(pause)
+        finally:
+            self._talk.condition.connected = False
+            self._register_anew()
+        await asyncio.sleep(pause.longer())
+
+    async def tell(self, pause: Pause) -> None:
+        """Tell what changed, and wait for more.  Raises IPAMError."""
+        await self._standing.is_registered.wait()
+        self._news.clear()
+        await self._teller.tell_once()
+        pause.reset()
+        if not self._talk.blocks.waiting:
+            await wait(self._news, TICK_S)
+        await asyncio.sleep(TELL_S)
+
+    async def _stream(self, pause: Pause) -> None:
+        async with aclosing(self._talk.ipamd.watch(after=self._revision)) as updates:
+            async for update in updates:
+                self._talk.condition.connected = True
+                pause.reset()
+                self._talk.blocks.streamed(update)
+                self._revision = update.revision
+                if self._concerns_us(update):
+                    self._standing.renew()
+                    self._work.set()
+
+    def _concerns_us(self, update: Update) -> bool:
+        """Whether the table and we differ on what is ours: then ipamd is asked."""
+        held = {
+            block.cidr: block.state
+            for block in self._talk.blocks.holdings.of_state(OwnState.ACTIVE, OwnState.DRAINING)
+        }
+        return not held.keys().isdisjoint(update.gone) or any(
+            row.cidr in held
+            and (
+                row.node != self._talk.who.node
+                or (row.state is BlockState.ACTIVE) != (held[row.cidr] is OwnState.ACTIVE)
+            )
+            for row in update.rows
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The talk and the blocks as an operator sees them; from any thread."""
+        own, condition = self._talk.blocks.holdings, self._talk.condition
+        used = self._talk.used(own.blocks)
+        return {
+            "node": self._talk.who.node,
+            "uid": own.uid,
+            "epoch": own.epoch,
+            "confirmed": own.confirmed_boot == self._talk.blocks.boot_id,
+            "generation": own.generation,
+            "connected": condition.connected,
+            "trouble": self._talk.blocks.trouble,
+            "outlook": dict(self._talk.blocks.outlook()),
+            "frozen": condition.frozen,
+            "registrations": condition.registrations,
+            "claims": condition.claims,
+            "refusals": condition.refusals,
+            "failures": condition.failures,
+            "node_state": condition.node_state.value,
+            "blocks": [
+                {
+                    "cidr": str(block.cidr),
+                    "pool": block.pool,
+                    "state": block.state.value,
+                    "used": count,
+                    "size": usable(block),
+                }
+                for block, count in used.items()
+            ],
+            "mirror_waiting": self._talk.blocks.waiting,
+            "mirror_lag_s": self._talk.blocks.lag_s(),
+            "table": len(self._talk.blocks.table),
+        }
+
+    def problems(self) -> list[str]:
+        """What is wrong with our blocks, a line each; from any thread."""
+        return self._talk.blocks.problems() + [
+            f"block {cidr} is ours, and the store gives it to another; claims are frozen"
+            for cidr in self._talk.condition.conflicts
+        ]

@@ -1,0 +1,134 @@
+"""Who this node is to ipamd, and which blocks that leaves it.
+
+What ipamd says is durable before it is used, but for what it takes: that holds at once, and the
+barrier is up before anything else is asked.
+"""
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import replace
+
+from agent.talk import Talk, done
+from dataplane.errors import DataplaneError
+from ipam.calls import Register, Registered
+from ipam.holdings import Holdings, OwnState, registered
+from net.address import IPNetwork
+
+RENEW_S = 120.0
+FROZEN_S = 5.0
+ENFORCE_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Standing:
+    """Registers; `renew` makes it do so again, at the next `keep`."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self.is_registered = asyncio.Event()
+        self._renew_at = 0.0
+        self._enforced: frozenset[IPNetwork] | None = None
+        self._enforced_at = 0.0
+
+    def renew(self) -> None:
+        self._renew_at = 0.0
+
+    async def keep(self) -> None:
+        """Register if it is time to, and look after the barrier.  Raises IPAMError."""
+        blocks = self._talk.blocks
+        if blocks.lost() and self._talk.around.clock() >= self._enforced_at + ENFORCE_S:
+            self._enforced = None  # somebody may have flushed the ruleset
+        await self.enforce()
+        if not blocks.is_durable:
+            await done(blocks.begin())
+        if not self.is_registered.is_set() or self._talk.around.clock() >= self._renew_at:
+            await self.register()
+
+    async def register(self) -> None:
+        """Tell ipamd who we are, and take its word on what is ours.  Raises IPAMError."""
+        own = self._talk.blocks.holdings
+        asked = Register(
+            node=self._talk.who.node,
+            uid=own.uid,
+            boot_id=self._talk.blocks.boot_id,
+            instance=self._talk.who.instance,
+            epoch=own.epoch,
+            generation=own.generation,
+            counter=own.counter,
+            addresses=await asyncio.to_thread(self._talk.who.addresses),
+            labels=self._talk.who.labels,
+            blocks=own.told(),
+        )
+        reply = await self._talk.ipamd.register(asked)
+        if reply.frozen and self._talk.blocks.table:
+            # The store may have forgotten others, too: we remember what we were streamed.
+            table = tuple(self._talk.blocks.table.values())
+            reply = await self._talk.ipamd.register(replace(asked, table=table))
+        await self._take(registered(own, reply, self._talk.blocks.boot_id))
+        self._note(reply)
+        self.is_registered.set()
+
+    def _note(self, reply: Registered) -> None:
+        condition, own = self._talk.condition, self._talk.blocks.holdings
+        condition.registrations += 1
+        if reply.frozen and reply.frozen != condition.frozen:
+            log.error("claims are frozen", extra={"why": reply.frozen})
+        condition.frozen, condition.node_state = reply.frozen, reply.node_state
+        lost = {block.cidr for block in own.of_state(OwnState.LOST)}
+        conflicts = tuple(cidr for cidr in reply.lost if cidr not in lost) if reply.frozen else ()
+        for cidr in set(conflicts) - set(condition.conflicts):
+            log.error(
+                "the store gives our block to another, and is not believed while it is frozen",
+                extra={"block": str(cidr)},
+            )
+        condition.conflicts = conflicts
+        wait_s = FROZEN_S if reply.frozen else RENEW_S
+        self._renew_at = self._talk.around.clock() + wait_s * (
+            0.75 + 0.5 * self._talk.around.random.random()
+        )
+
+    async def _take(self, new: Holdings) -> None:
+        """Make *new* ours; what it takes from us is gone first, and its traffic dropped."""
+        before = self._talk.blocks.holdings
+        gone = {b.cidr for b in new.of_state(OwnState.LOST)}
+        gone -= {b.cidr for b in before.of_state(OwnState.LOST)}
+        if gone:
+            await self._lose(before, gone)
+        if new != self._talk.blocks.holdings or not self._talk.blocks.is_durable:
+            await done(self._talk.blocks.adopt(new))
+        await self.enforce()
+
+    async def _lose(self, own: Holdings, gone: Collection[IPNetwork]) -> None:
+        lost = tuple(
+            replace(block, state=OwnState.LOST) if block.cidr in gone else block
+            for block in own.blocks
+        )
+        stored = self._talk.blocks.adopt(replace(own, blocks=lost), at_once=True)
+        await self.enforce()
+        for cidr in gone:
+            log.error("block lost: it is no longer this node's", extra={"block": str(cidr)})
+        for record, block in self._talk.blocks.cut_off():
+            if block.cidr in gone:
+                log.error(
+                    "attachment has an address of a lost block: its traffic is dropped",
+                    extra={"attachment": str(record.who), "block": str(block.cidr)},
+                )
+        await done(stored)
+
+    def enforce_now(self) -> None:
+        """Bring the barrier in line with what is lost.  Raises DataplaneError."""
+        lost = frozenset(block.cidr for block in self._talk.blocks.lost())
+        self._enforced = None
+        self._talk.around.enforce(lost)
+        self._enforced, self._enforced_at = lost, self._talk.around.clock()
+
+    async def enforce(self) -> None:
+        lost = frozenset(block.cidr for block in self._talk.blocks.lost())
+        if lost == self._enforced:
+            return
+        try:
+            await asyncio.to_thread(self.enforce_now)
+        except DataplaneError as exc:  # tried again each second
+            log.error("traffic of lost blocks is not dropped yet", extra={"error": str(exc)})

@@ -1,0 +1,132 @@
+"""What the conversations with ipamd share: with whom, as whom, about what, and how it goes."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+from ipam.blocks import Blocks
+from ipam.calls import Claim, Claimed, Mirror, Register, Registered, Release, Update
+from ipam.cluster import NodeState
+from ipam.holdings import OwnBlock
+from ipam.leases import Attachment, Record
+from net.address import IPAddress, IPNetwork
+
+LONGEST_PAUSE_S = 30.0
+SHORTEST_PAUSE_S = 0.5
+
+
+class Ipamd(Protocol):
+    """Whoever gives blocks, see ipam.client.Client; every method raises IPAMError."""
+
+    async def register(self, asked: Register) -> Registered: ...
+    async def claim(self, asked: Claim) -> Claimed: ...
+    async def release(self, asked: Release) -> tuple[IPNetwork, ...]: ...
+    async def mirror(self, asked: Mirror) -> int: ...
+    def watch(self, *, after: int) -> AsyncGenerator[Update, None]: ...
+    async def close(self) -> None: ...
+
+
+class Leases(Protocol):
+    """The allocator, as far as it is looked at."""
+
+    def count(self, networks: Sequence[IPNetwork]) -> list[int]: ...
+    def bar(self, network: IPNetwork) -> bool: ...
+    def unbar(self, network: IPNetwork) -> None: ...
+    def find(self, who: Attachment) -> Record | None: ...
+    def records(self) -> Collection[Record]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this agent says it is; *instance* is of this run, *addresses* looks at the host."""
+
+    node: str
+    instance: str
+    labels: Mapping[str, str]
+    addresses: Callable[[], tuple[IPAddress, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What else the talk needs.
+
+    *enforce* drops the traffic of these networks, and of no others (DataplaneError); *pod_of*
+    says namespace/name of a record's pod, or ""; *clock* is monotonic seconds.
+    """
+
+    enforce: Callable[[Collection[IPNetwork]], None]
+    pod_of: Callable[[Record], str]
+    clock: Callable[[], float]
+    random: Random
+
+
+@dataclass(slots=True)
+class Pause:
+    """How long to wait after a failure: each time longer, with jitter."""
+
+    random: Random
+    seconds: float = SHORTEST_PAUSE_S
+
+    def longer(self) -> float:
+        wait = self.seconds * (0.5 + self.random.random())
+        self.seconds = min(2 * self.seconds, LONGEST_PAUSE_S)
+        return wait
+
+    def reset(self) -> None:
+        self.seconds = SHORTEST_PAUSE_S
+
+
+@dataclass(slots=True)
+class Condition:
+    """How the talk is; for status and metrics."""
+
+    connected: bool = False
+    frozen: str = ""
+    node_state: NodeState = NodeState.ACTIVE
+    registrations: int = 0
+    claims: int = 0
+    refusals: int = 0
+    failures: int = 0
+    conflicts: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Talk:
+    """One talk: every conversation has it, and none keeps any of it for itself."""
+
+    blocks: Blocks
+    leases: Leases
+    ipamd: Ipamd
+    who: Identity
+    around: Surroundings
+    condition: Condition = field(default_factory=Condition)
+
+    def pause(self) -> Pause:
+        return Pause(self.around.random)
+
+    def me(self) -> dict[str, Any]:
+        """How every call after registering says whose it is."""
+        own = self.blocks.holdings
+        return {"node": self.who.node, "uid": own.uid, "epoch": own.epoch}
+
+    def used(self, blocks: Collection[OwnBlock]) -> dict[OwnBlock, int]:
+        """How many addresses of each are in use."""
+        counts = self.leases.count([block.cidr for block in blocks])
+        return dict(zip(blocks, counts, strict=True))
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait for *event*, but not for ever."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def done(future: Future[None]) -> Awaitable[None]:
+    """Wait for what the disk does."""
+    return asyncio.wrap_future(future)

@@ -1,0 +1,67 @@
+"""The node's leases, written behind: nothing is decided by what ipamd has of them."""
+
+from agent.talk import Talk
+from ipam.calls import Mirror, MirroredLease
+from ipam.leases import Attachment, State
+
+AT_ONCE = 1000
+
+
+class Teller:
+    """One message after another; each has a higher sequence, so one that comes late is nothing."""
+
+    def __init__(self, talk: Talk) -> None:
+        self._talk = talk
+        self._sequence: int | None = None
+        self._told: set[Attachment] = set()
+
+    async def tell_once(self) -> None:
+        """Mirror what changed, or once all there is.  Raises IPAMError."""
+        if whole := self._sequence is None:
+            # A former run of this agent may have told more than we know of.
+            self._sequence = await self._talk.ipamd.mirror(Mirror(sequence=0, **self._talk.me()))
+        taken = self._talk.blocks.take_dirty(AT_ONCE if not whole else self._talk.blocks.waiting)
+        names = [r.who for r in self._talk.leases.records()] if whole else list(taken)
+        leases = tuple(lease for who in names if (lease := self._lease(who)) is not None)
+        if not leases and not whole:
+            return
+        self._sequence += 1
+        sequence = self._sequence
+        # Told, even where no answer comes: what may be there has to be taken back one day.
+        self._told |= {_key(lease) for lease in leases}
+        try:
+            reached = await self._talk.ipamd.mirror(
+                Mirror(sequence=sequence, whole=whole, leases=leases, **self._talk.me())
+            )
+        except BaseException:
+            # It may have been stored, or come late: a higher sequence goes over it.
+            self._talk.blocks.put_back(taken)
+            self._sequence = None if whole else sequence
+            raise
+        self._told -= {_key(lease) for lease in leases if lease.gone}
+        if reached != sequence:
+            self._sequence = None
+
+    def _lease(self, who: Attachment) -> MirroredLease | None:
+        """What ipamd is to know of *who*: addresses of blocks, or that those it knew are gone."""
+        record = self._talk.leases.find(who)
+        held = record is not None and record.state is State.HELD
+        addresses = tuple(
+            one.ip
+            for one in (record.addresses if record and held else ())
+            if any(one.ip in block.cidr for block in self._talk.blocks.holdings.blocks)
+        )
+        if not addresses and who not in self._told:
+            return None
+        return MirroredLease(
+            network=who.network,
+            container_id=who.container_id,
+            ifname=who.ifname,
+            addresses=addresses,
+            pod=self._talk.around.pod_of(record) if record and addresses else "",
+            gone=not addresses,
+        )
+
+
+def _key(lease: MirroredLease) -> Attachment:
+    return Attachment(lease.network, lease.container_id, lease.ifname)
