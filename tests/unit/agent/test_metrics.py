@@ -1,6 +1,7 @@
 """The metrics page, read as Prometheus reads it."""
 
 import threading
+from dataclasses import replace
 from ipaddress import ip_network
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -120,3 +121,40 @@ def test_threads_that_count_at_once_lose_nothing() -> None:
 
     assert requests.ended["ADD", "0"] == 800
     assert sum(requests.seconds["ADD"]) == 800
+
+
+def test_a_node_of_a_cluster_shows_its_part_in_it() -> None:
+    cluster = {
+        "connected": True,
+        "frozen": "why",
+        "epoch": 3,
+        "confirmed": False,
+        "mirror_waiting": 4,
+        "mirror_lag_s": 0.5,
+        "table": 6,
+        "registrations": 7,
+        "claims": 8,
+        "refusals": 9,
+        "failures": 10,
+        "blocks": [{"state": "active"}, {"state": "active"}, {"state": "lost"}],
+    }
+
+    found = page(replace(readings(), cluster=cluster))
+
+    assert {name: value for name, value in found.items() if "_cluster_" in name} == {
+        "isthmus_cluster_connected": 1,
+        "isthmus_cluster_frozen": 1,
+        "isthmus_cluster_epoch": 3,
+        "isthmus_cluster_confirmed": 0,
+        "isthmus_cluster_mirror_waiting": 4,
+        "isthmus_cluster_mirror_lag_seconds": 0.5,
+        "isthmus_cluster_table_rows": 6,
+        "isthmus_cluster_registrations_total": 7,
+        "isthmus_cluster_claims_total": 8,
+        "isthmus_cluster_refusals_total": 9,
+        "isthmus_cluster_failures_total": 10,
+        "isthmus_cluster_blocks state=active": 2,
+        "isthmus_cluster_blocks state=draining": 0,
+        "isthmus_cluster_blocks state=returning": 0,
+        "isthmus_cluster_blocks state=lost": 1,
+    }

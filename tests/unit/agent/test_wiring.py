@@ -1,14 +1,16 @@
 """A node over a state directory: its lock, its store, and what makes it not ready."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from ipaddress import ip_interface
 from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig
-from agent.wiring import StateLocked, Wired, lock_state, wire
+from agent.config import AgentConfig, IpamdConfig
+from agent.wiring import StateLocked, Wired, join, lock_state, wire
 from ipam.errors import StoreUnavailable
 from ipam.leases import Attachment, Record, Wanted
 from ipam.ranges import Range, RangeSet
@@ -249,3 +251,51 @@ def test_a_lock_is_held_as_long_as_its_descriptor(tmp_path: Path) -> None:
 
     os.close(lock_state(path))
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+IPAMD = IpamdConfig(
+    endpoints=("127.0.0.1:1",),
+    ca=Path("/no/ca.pem"),
+    certificate=Path("/no/node.pem"),
+    key=Path("/no/node.key"),
+    node="n1",
+)
+
+
+def test_without_ipamd_there_are_no_blocks_and_nothing_to_talk_to(config: AgentConfig) -> None:
+    wired = wire(config)
+    try:
+        assert (wired.blocks, wired.node.blocks, join(wired)) == (None, None, None)
+    finally:
+        wired.close()
+
+
+def test_with_ipamd_a_node_is_not_ready_before_it_has_registered_once_in_a_boot(
+    config: AgentConfig,
+) -> None:
+    config = replace(config, ipamd=IPAMD)
+    first = wire(config, boot="boot-1")
+    assert first.blocks is not None
+    early = first.node.ready()
+    own = replace(first.blocks.holdings, epoch=1, confirmed_boot="boot-1")
+    first.blocks.adopt(own).result()
+    confirmed = first.node.ready()
+    talk = join(first)
+    first.close()
+    second = wire(config, boot="boot-2")
+    assert second.blocks is not None
+    again, kept = second.node.ready(), second.blocks.holdings
+    second.close()
+
+    assert early == "this node has not registered with ipamd"
+    assert confirmed == ""
+    assert again == "this node was started anew, and waits for ipamd"
+    assert kept == own
+    assert talk is not None
+    assert talk.describe()["node"] == "n1"
+
+
+def test_an_agent_without_ipamd_does_not_load_grpc() -> None:
+    script = "import sys, agent.daemon; sys.exit(any(m.startswith('grpc') for m in sys.modules))"
+
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

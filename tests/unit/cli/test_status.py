@@ -37,6 +37,34 @@ def test_an_agent_that_does_not_serve_is_a_problem_with_reasons(run: Run, agent:
     assert "disk full" in result.output
 
 
+def test_a_node_of_a_cluster_shows_its_blocks_and_what_is_wrong(run: Run, agent: Agent) -> None:
+    part = {
+        "node": "n1",
+        "node_state": "active",
+        "epoch": 3,
+        "confirmed": False,
+        "connected": False,
+        "trouble": "nobody answers",
+        "outlook": {"": "ipamd refused another block: full"},
+        "blocks": [
+            {"cidr": "10.1.0.0/26", "pool": "p", "state": "lost", "used": 2, "size": 61},
+        ],
+        "mirror_waiting": 4,
+        "mirror_lag_s": 2.04,
+    }
+    path = agent(lambda op: {"status": asdict(GOOD) | {"cluster": part}})
+
+    lines = [" ".join(line.split()) for line in run("status", "--socket", path).output.splitlines()]
+
+    assert lines[-5:] == [
+        "node n1, active, epoch 3 NOT confirmed in this boot",
+        "ipamd NOT connected: nobody answers",
+        "block 10.1.0.0/26 of pool p, lost, 2 of 61 in use",
+        "pool default: ipamd refused another block: full",
+        "mirror 4 changes waiting, 2.0 s behind",
+    ]
+
+
 def test_programs_get_the_whole_status(run: Run, agent: Agent) -> None:
     path = agent(lambda op: {"status": asdict(GOOD)})
 

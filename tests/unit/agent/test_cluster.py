@@ -1,0 +1,132 @@
+"""The three conversations together, as they go on beside each other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agent import cluster, talk
+from agent.cluster import Cluster
+from ipam.calls import Claim, Drain, Mirror, Register
+from tests.unit.agent.talks import Site, made_site, until
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for name in ("TICK_S", "TELL_S"):
+        monkeypatch.setattr(cluster, name, 0.02)
+    monkeypatch.setattr(talk, "SHORTEST_PAUSE_S", 0.01)
+    monkeypatch.setattr(talk, "LONGEST_PAUSE_S", 0.05)
+    with made_site(tmp_path) as site:
+        yield site
+
+
+@asynccontextmanager
+async def running(site: Site) -> AsyncIterator[Cluster]:
+    found = Cluster(site.talk)
+    async with asyncio.TaskGroup() as tasks:
+        ipamd = tasks.create_task(site.authority.run())
+        await until(lambda: site.authority.replica.synced)
+        talking = tasks.create_task(found.run())
+        yield found
+        talking.cancel()
+        ipamd.cancel()
+
+
+def test_a_node_has_blocks_follows_the_table_and_is_mirrored(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        async with running(site) as found:
+            await until(lambda: site.states() == ["active", "active"])
+            await until(lambda: len(site.talk.blocks.table) == 2)
+            given = site.give(1)
+            await until(lambda: site.ipamd.of(Mirror)[-1].leases)
+            described = found.describe()
+
+        assert described["connected"] is True
+        assert (described["node"], described["epoch"], described["confirmed"]) == ("n1", 1, True)
+        assert [block["used"] for block in described["blocks"]] == [1, 1]
+        assert (described["trouble"], described["frozen"], described["table"]) == ("", "", 2)
+        assert described["claims"] == 1
+        assert found.problems() == []
+        assert len(given) == 2
+        assert site.ipamd.closed
+
+    asyncio.run(scene())
+
+
+def test_while_nobody_answers_adds_go_on_and_say_what_is_wrong(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        async with running(site) as found:
+            await until(lambda: site.states() == ["active", "active"])
+            registered = len(site.ipamd.of(Register))
+            site.ipamd.away = True
+            await site.take_all()  # the table changes, and its stream ends
+            site.give(1)
+            await until(lambda: found.describe()["trouble"] == "nobody answers")
+            await until(lambda: site.talk.blocks.waiting)
+            site.give(2)
+            site.ipamd.away = False
+            await until(lambda: found.describe()["connected"])
+            await until(lambda: not site.talk.blocks.waiting)
+
+        assert len(site.ipamd.of(Register)) > registered
+
+    asyncio.run(scene())
+
+
+def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        async with running(site):
+            await until(lambda: site.states() == ["active", "active"])
+            site.give(1)
+            await until(lambda: len(site.talk.blocks.table) == 2)
+            await site.authority.drain(Drain(node="n1"))
+            await site.authority.tick()
+            await until(lambda: site.states() == ["draining", "draining"])
+            await site.fence()
+            await site.take_all()
+            await until(lambda: "lost" in site.states())
+
+        assert site.enforced[-1] == set(site.blocks())
+
+    asyncio.run(scene())
+
+
+def test_a_burst_is_answered_by_another_block(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        async with running(site):
+            await until(lambda: site.states() == ["active", "active"])
+            for number in range(5):
+                site.give(number)
+            await until(lambda: len(site.states()) == 3)
+            site.give(6)
+
+        assert [claim.families for claim in site.ipamd.of(Claim)] == [(4, 6), (4,)]
+
+    asyncio.run(scene())
+
+
+def test_a_bug_in_one_conversation_does_not_end_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        await site.open()
+        found = site.ipamd.register
+
+        async def once(asked: Register) -> object:
+            monkeypatch.setattr(site.ipamd, "register", found)
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(site.ipamd, "register", once)
+        async with running(site):
+            await until(lambda: site.states() == ["active", "active"])
+
+        assert "talk with ipamd failed" in caplog.text
+
+    asyncio.run(scene())

@@ -1,0 +1,204 @@
+"""Registering: what ipamd confirms, takes, and is not believed."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agent.standing import ENFORCE_S, FROZEN_S, RENEW_S, Standing
+from agent.supplies import Supplies
+from ipam.calls import Register
+from ipam.errors import NotServed, StoreUnavailable
+from ipam.refusals import SecondBoot
+from tests.unit.agent.talks import Away, Site, made_site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with made_site(tmp_path) as site:
+        yield site
+
+
+async def settle(site: Site) -> Standing:
+    standing = Standing(site.talk)
+    await standing.keep()
+    await Supplies(site.talk, standing).provide()
+    return standing
+
+
+def test_a_new_node_tells_who_it_is_once_that_is_durable(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        site.store.full = True
+        with pytest.raises(StoreUnavailable):
+            await Standing(site.talk).keep()
+        assert site.ipamd.asked == []
+        site.store.full = False
+        standing = Standing(site.talk)
+        await standing.keep()
+
+        (asked,) = site.ipamd.of(Register)
+        assert (asked.node, asked.uid, asked.epoch, asked.blocks) == ("n1", "u1", 0, ())
+        assert (asked.labels, [str(one) for one in asked.addresses]) == (
+            {"zone": "a"},
+            ["192.0.2.1"],
+        )
+        assert site.talk.blocks.unserved == ""
+        stored = site.store.load().holdings
+        assert stored is not None
+        assert stored == site.talk.blocks.holdings
+        assert stored.epoch == 1
+        assert standing.is_registered.is_set()
+
+    asyncio.run(scene())
+
+
+def test_it_registers_again_when_it_is_time_or_told_to(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        standing = Standing(site.talk)
+        await standing.keep()
+        await standing.keep()
+        assert site.talk.condition.registrations == 1
+        standing.renew()
+        await standing.keep()
+        assert site.talk.condition.registrations == 2
+        site.now += 2 * RENEW_S
+        await standing.keep()
+        assert site.talk.condition.registrations == 3
+        standing.is_registered.clear()
+        await standing.keep()
+
+        assert site.talk.condition.registrations == 4
+
+    asyncio.run(scene())
+
+
+def test_after_a_fence_blocks_are_lost_dropped_and_told_in_that_order(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        mine = set(site.blocks())
+        site.give(1)
+        await site.fence()
+        await site.take_all()
+        site.restart()
+        standing = Standing(site.talk)
+        site.enforced.clear()
+        site.broken = True
+        await standing.keep()
+
+        assert site.states() == ["lost", "lost"]
+        assert site.enforced == []
+        with pytest.raises(NotServed, match="no usable IPv4 block"):
+            site.give(2)
+        assert caplog.text.count("its traffic is dropped") == 2
+        assert "traffic of lost blocks is not dropped yet" in caplog.text
+        site.broken = False
+        await standing.keep()
+        assert site.enforced == [frozenset(mine)]
+        assert site.talk.blocks.holdings.epoch == 2
+
+    asyncio.run(scene())
+
+
+def test_the_barrier_is_looked_at_again_and_again_while_something_is_lost(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        standing = await settle(site)
+        site.now += 2 * ENFORCE_S
+        await standing.keep()
+        assert site.enforced == [frozenset()]
+        site.give(1)
+        await site.fence()
+        await site.take_all()
+        standing.renew()
+        await standing.keep()
+        times = len(site.enforced)
+        await standing.keep()
+        assert len(site.enforced) == times
+        site.now += 2 * ENFORCE_S
+        await standing.keep()
+
+        assert len(site.enforced) == times + 1
+
+    asyncio.run(scene())
+
+
+def test_what_is_lost_is_known_to_the_next_life_before_it_talks(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        site.give(1)
+        await site.fence()
+        await site.take_all()
+        await Standing(site.talk).keep()
+        lost = {cidr for cidr, state in site.blocks().items() if state == "lost"}
+        site.restart()
+        site.enforced.clear()
+        Standing(site.talk).enforce_now()
+
+        assert len(lost) == 2
+        assert site.enforced == [frozenset(lost)]
+
+    asyncio.run(scene())
+
+
+def test_a_new_boot_is_confirmed_by_an_answer(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        site.now += 60
+        await site.authority.tick()
+        site.restart("boot-2")
+        site.ipamd.away = True
+        with pytest.raises(Away):
+            await Standing(site.talk).keep()
+        assert "was started anew" in site.talk.blocks.unserved
+        site.ipamd.away = False
+        await Standing(site.talk).keep()
+
+        assert site.talk.blocks.unserved == ""
+
+    asyncio.run(scene())
+
+
+def test_a_copy_of_the_disk_is_told_so_and_serves_nothing(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        site.restart("boot-of-the-copy")
+        with pytest.raises(SecondBoot):
+            await Standing(site.talk).keep()
+
+        with pytest.raises(NotServed):
+            site.give(1)
+
+    asyncio.run(scene())
+
+
+def test_a_frozen_store_confirms_nothing_and_is_told_all_we_were_streamed(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        site.talk.blocks.streamed(await site.authority.watch("n1").__anext__())
+        before = site.talk.blocks.holdings
+        site.kv.entries = {key: e for key, e in site.kv.entries.items() if "/block/" not in key}
+        await site.authority.replica.resync()
+        site.ipamd.asked.clear()
+        standing = Standing(site.talk)
+        await standing.keep()
+
+        assert site.talk.condition.frozen != ""
+        assert site.talk.blocks.holdings == before
+        first, second = site.ipamd.of(Register)
+        assert (first.table, len(second.table)) == ((), 2)
+        assert len(site.give(1)) == 2
+        site.now += 2 * FROZEN_S
+        await standing.keep()
+        assert len(site.ipamd.of(Register)) == 4
+
+    asyncio.run(scene())
