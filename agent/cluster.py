@@ -197,7 +197,4 @@ class Cluster:
 
     def problems(self) -> list[str]:
         """What is wrong with our blocks, a line each; from any thread."""
-        return self._talk.blocks.problems() + [
-            f"block {cidr} is ours, and the store gives it to another; claims are frozen"
-            for cidr in self._talk.condition.conflicts
-        ]
+        return self._talk.blocks.problems()

@@ -71,19 +71,11 @@ class Standing:
         self.is_registered.set()
 
     def _note(self, reply: Registered) -> None:
-        condition, own = self._talk.condition, self._talk.blocks.holdings
+        condition = self._talk.condition
         condition.registrations += 1
         if reply.frozen and reply.frozen != condition.frozen:
             log.error("claims are frozen", extra={"why": reply.frozen})
         condition.frozen, condition.node_state = reply.frozen, reply.node_state
-        lost = {block.cidr for block in own.of_state(OwnState.LOST)}
-        conflicts = tuple(cidr for cidr in reply.lost if cidr not in lost) if reply.frozen else ()
-        for cidr in set(conflicts) - set(condition.conflicts):
-            log.error(
-                "the store gives our block to another, and is not believed while it is frozen",
-                extra={"block": str(cidr)},
-            )
-        condition.conflicts = conflicts
         wait_s = FROZEN_S if reply.frozen else RENEW_S
         self._renew_at = self._talk.around.clock() + wait_s * (
             0.75 + 0.5 * self._talk.around.random.random()

@@ -90,7 +90,6 @@ class Condition:
     claims: int = 0
     refusals: int = 0
     failures: int = 0
-    conflicts: tuple[IPNetwork, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

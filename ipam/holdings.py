@@ -97,15 +97,17 @@ class Former:
 def registered(own: Holdings, reply: Registered, boot_id: str) -> Holdings:
     """What *own* becomes by ipamd's answer.
 
-    A frozen answer confirms nothing and takes nothing, since the store may have gone back; but
-    an epoch above ours is a fence that it has not forgotten, and what it lost us is lost.
+    A frozen answer confirms nothing and gives nothing, since the store may have gone back.  What
+    it calls lost is lost even so: once claims are thawed, whoever the store names may use it.
+    An epoch above ours is a fence that the store has not forgotten.
     """
-    fenced = reply.epoch > own.epoch > 0
     if reply.frozen:
-        if fenced and reply.generation == own.generation:
-            kept = _after_fence(own, reply)
-            return replace(own, epoch=reply.epoch, confirmed_boot="", blocks=kept)
-        return own
+        lost = set(reply.lost)
+        if reply.epoch > own.epoch > 0 and reply.generation == own.generation:
+            listed = {held.cidr for held in reply.blocks if held.epoch == reply.epoch}
+            lost |= {block.cidr for block in own.blocks} - listed
+            own = replace(own, epoch=reply.epoch, confirmed_boot="")
+        return _losing(own, lost)
     renewed = own.generation not in ("", reply.generation)
     return replace(
         own,
@@ -120,10 +122,13 @@ def registered(own: Holdings, reply: Registered, boot_id: str) -> Holdings:
 
 def claimed(own: Holdings, reply: Claimed, *, default: bool) -> Holdings:
     """Add what a claim got; *default*: for networks that name no pool."""
+    going = {(block.cidr, block.revision) for block in own.of_state(OwnState.RETURNING)}
     new = {
         held.cidr: _own(held, default=default)
         for held in reply.blocks
         if held.state is BlockState.ACTIVE
+        and held.epoch == own.epoch
+        and (held.cidr, held.revision) not in going
     }
     kept = (block for block in own.blocks if block.cidr not in new)
     return replace(own, counter=max(own.counter, reply.counter), blocks=(*kept, *new.values()))
@@ -146,13 +151,11 @@ def without(own: Holdings, gone: Collection[OwnBlock]) -> Holdings:
     return replace(own, blocks=tuple(b for b in own.blocks if (b.cidr, b.revision) not in grants))
 
 
-def _after_fence(own: Holdings, reply: Registered) -> tuple[OwnBlock, ...]:
-    still = {held.cidr for held in reply.blocks if held.epoch == reply.epoch}
-    return tuple(
-        block if block.cidr in still else lost
-        for block in own.blocks
-        if (lost := _lost(block)) is not None
-    )
+def _losing(own: Holdings, cidrs: Collection[IPNetwork]) -> Holdings:
+    if not any(block.cidr in cidrs for block in own.blocks):
+        return own
+    kept = (_lost(block) if block.cidr in cidrs else block for block in own.blocks)
+    return replace(own, blocks=tuple(block for block in kept if block is not None))
 
 
 def _merged(own: Holdings, listed: Iterable[Held]) -> tuple[OwnBlock, ...]:

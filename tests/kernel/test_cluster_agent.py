@@ -248,8 +248,11 @@ def test_a_lost_block_sends_and_takes_nothing_and_is_never_given_from(
     ipamd.resume()
     for pod in (lost, other):
         assert machine.delete(pod, network=BRIDGE).status == 0
-    until(lambda: blocks(machine, "lost") == [], "nothing of it is left")
-    assert "isthmus-lost" not in machine.host.run("nft", "list", "tables")
+    until(
+        lambda: "isthmus-lost" not in machine.host.run("nft", "list", "tables"),
+        "nothing of it is left",
+    )
+    assert blocks(machine, "lost") == []
 
 
 def test_a_new_boot_serves_once_ipamd_has_confirmed_it(machine: Machine, ipamd: Ipamd) -> None:

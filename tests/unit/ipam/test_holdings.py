@@ -112,13 +112,22 @@ def test_a_block_that_ipamd_wants_back_drains_and_may_be_left_again() -> None:
     assert registered(drained, reply(held()), BOOT).blocks == (block(default=False),)
 
 
-def test_a_frozen_answer_confirms_nothing_and_takes_nothing() -> None:
+def test_a_frozen_answer_confirms_nothing_and_gives_nothing() -> None:
     before = own(block(), block(OTHER), confirmed_boot=BOOT)
 
-    found = registered(before, reply(frozen="rolled back", lost=(CIDR,), counter=1), AGAIN)
+    found = registered(before, reply(held(SIX), frozen="rolled back", counter=1), AGAIN)
     other = registered(before, reply(frozen="?", epoch=9, generation="other"), AGAIN)
 
     assert found == other == before
+
+
+def test_what_an_answer_calls_lost_is_lost_even_of_a_frozen_store() -> None:
+    before = own(block(), block(OTHER), block(SIX, state=OwnState.RETURNING), confirmed_boot=BOOT)
+
+    found = registered(before, reply(frozen="rolled back", lost=(CIDR, SIX)), BOOT)
+
+    assert states(found) == {str(CIDR): "lost", str(OTHER): "active"}
+    assert (found.epoch, found.confirmed_boot) == (1, BOOT)
 
 
 def test_a_fence_is_believed_even_of_a_frozen_store() -> None:
@@ -151,6 +160,13 @@ def test_what_a_claim_got_is_kept_for_whom_it_was_asked() -> None:
     found = claimed(own(block(SIX)), Claimed(blocks=got, counter=6), default=False)
 
     assert found.blocks == (block(SIX), block(reserved=(SIX,), default=False))
+
+
+def test_a_late_answer_to_a_claim_gives_nothing_of_another_epoch_or_on_its_way_back() -> None:
+    before = own(block(state=OwnState.RETURNING), epoch=2)
+    late = Claimed(blocks=(held(epoch=2), held(OTHER)), counter=6)
+
+    assert claimed(before, late, default=True) == replace(before, counter=6)
 
 
 def test_ipamd_is_told_all_but_what_is_lost() -> None:
