@@ -13,6 +13,7 @@ from hosts import PODS, Agent, Plugin
 _ATTACHED = 250
 _CROWD = 500
 _MB = 1e6
+_REST_S = 100
 
 
 def measure(table: Table, work: Path, *, quick: bool) -> None:
@@ -47,6 +48,16 @@ def _churn(table: Table, agent: Agent, ours: Plugin, idle: float, *, pairs: int)
         figure,
         promise=f"idle + 5 %; it is {(after / idle - 1) * 100:+.0f} %, "
         f"{(after / before - 1) * 100:+.0f} % since the first {PODS * 8}",
+    )
+    # Released addresses are remembered while they cool (30 s); what they took goes back in the
+    # round after that (60 s).
+    threading.Event().wait(_REST_S)
+    rested = _settled(agent)
+    table.add(
+        f"agent resident, {_REST_S} s after those",
+        ours.name,
+        Figure((rested,), "MB"),
+        promise=f"idle + 5 %; it is {(rested / idle - 1) * 100:+.0f} %",
     )
 
 
