@@ -249,7 +249,9 @@ def join(wired: Wired) -> "Cluster | None":
     config, blocks = wired.config.ipamd, wired.blocks
     if config is None or blocks is None:
         return None
-    # gRPC takes 20 MB and 0.1 s.
+    # Before gRPC is loaded: its C core would write beside our log.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Here, since it takes 20 MB and 0.1 s.
     from agent.barrier import BRIDGED, ROUTED, Barrier
     from agent.cluster import Cluster
     from agent.talk import Identity, Surroundings, Talk

@@ -6,8 +6,10 @@ own; what does not carry one stays.
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 
+from agent.barrier import TABLE as LOST
 from cni.attachment import bridge
 from cni.link_config import HOST_PREFIX
 from cni.spec import BridgeSpec, Spec
@@ -78,7 +80,7 @@ def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
     for link in everything:
         if is_own_bridge(link, everything, seed=seed):
             yield f"bridge {link.name}", partial(links.detach, link.name)
-    for family in _FAMILIES:
-        if run(["nft", "list", "table", family, TABLE]).status == 0:
-            delete = partial(NftRunner().load, f"delete table {family} {TABLE}\n")
-            yield f"table {family} {TABLE}", delete
+    for family, table in product(_FAMILIES, (TABLE, LOST)):
+        if run(["nft", "list", "table", family, table]).status == 0:
+            delete = partial(NftRunner().load, f"delete table {family} {table}\n")
+            yield f"table {family} {table}", delete

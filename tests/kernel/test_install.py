@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from cli.group import isthmus
 from cli.leftovers import remove_leftovers
 from cli.places import TREE
+from agent.barrier import BRIDGED, ROUTED
 from cni.attachment import bridge
 from cni.spec import BridgeSpec, Spec
 from cni.tables import skeleton
@@ -76,7 +77,9 @@ def test_links_tables_bridge_and_settings_of_ours_go_and_others_stay(
         "link isth0123456789a",
         "bridge cni0",
         "table inet isthmus-cni",
+        "table inet isthmus-lost",
         "table bridge isthmus-cni",
+        "table bridge isthmus-lost",
         "changes of net/ipv4/ip_forward",
     ]
     assert links(host) == {"lo", "br-other", "isthmine", "pmine"}
@@ -90,7 +93,8 @@ def _prepare(host: Namespace, ledger: Path) -> None:
         Sysctls(FileLedger(ledger)).ensure("net/ipv4/ip_forward", "0")
         Sysctls().ensure("net/ipv4/ip_forward", "0")
         Sysctls(FileLedger(ledger)).ensure("net/ipv4/ip_forward", "1")
-        subprocess.run(["nft", "-f", "-"], input=skeleton(), text=True, check=True)
+        tables = skeleton() + ROUTED.script() + BRIDGED.script()
+        subprocess.run(["nft", "-f", "-"], input=tables, text=True, check=True)
 
 
 def test_a_host_without_leftovers_is_left_alone(host: Namespace, tmp_path: Path) -> None:
