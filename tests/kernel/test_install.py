@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from agent.barrier import BRIDGED, ROUTED
 from cli.group import isthmus
 from cli.leftovers import remove_leftovers
 from cli.places import TREE
-from agent.barrier import BRIDGED, ROUTED
 from cni.attachment import bridge
 from cni.spec import BridgeSpec, Spec
 from cni.tables import skeleton
