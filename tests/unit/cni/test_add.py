@@ -14,7 +14,10 @@ from cni.errors import CNIError
 from dataplane.links import PodSide
 from dataplane.model import Bandwidth
 from dataplane.netns import own_identity
-from ipam.leases import State
+from ipam.errors import NoFreeAddress
+from ipam.leases import State, Wanted
+from ipam.ranges import Range, RangeSet
+from net.address import IPAddress
 from tests.unit.cni.fakes import BLUE, DUAL, GREEN, NO_TRACE, WHO, Document, World, link
 from tests.unit.ipam.cases import BOOT, SECOND
 
@@ -457,4 +460,63 @@ def test_an_add_that_is_out_of_time_is_undone(world: World) -> None:
         add(request, check(request.environment), world.node, world.deadline(0))
 
     assert caught.value.code == 11
+    assert world.traces() == NO_TRACE
+
+
+class FakeBlocks:
+    """One block; remembers how it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    def wanted(
+        self,
+        pools: tuple[str, ...],
+        *,
+        routed: bool,
+        pod: str = "",
+        requested: tuple[IPAddress, ...] = (),
+    ) -> Wanted:
+        self.asked.append((pools, routed, pod, requested))
+        return Wanted(
+            range_sets=(RangeSet((Range.of("10.7.0.0/30"),)),),
+            requested=requested,
+            excluded=(ip_network("10.7.0.99"),),
+        )
+
+    def exhaustion(self, pools: tuple[str, ...], error: NoFreeAddress) -> NoFreeAddress:
+        return NoFreeAddress(f"{error} ({', '.join(pools)} refused)")
+
+
+def test_without_ranges_an_address_is_of_the_nodes_blocks(world: World) -> None:
+    blocks = FakeBlocks()
+    world.node = replace(world.node, blocks=blocks)
+    conf = world.conf(ipam={"type": "isthmus", "pool": "blue"})
+    args = "K8S_POD_NAMESPACE=default;K8S_POD_NAME=db-0;IP=10.7.0.2"
+
+    made = world.made(conf, args=args)
+    stored = spec.of(world.record()).bridge
+    full = world.add(conf, container_id="c2", netns=GREEN)
+    world.call("DEL", conf)
+    barred = world.add({**conf, "ipam": {**conf["ipam"], "reservations": ["10.7.0.2"]}})
+
+    assert made["ips"][0]["address"] == "10.7.0.2/30"
+    assert stored is not None
+    assert stored.shared
+    assert blocks.asked[:2] == [
+        (("blue",), False, "shop/default/db-0/eth0", (ip_address("10.7.0.2"),)),
+        (("blue",), False, "", ()),
+    ]
+    assert (full.code, full.msg) == (
+        100,
+        "no free address in 10.7.0.0/30: all 1 are held (blue refused)",
+    )
+    assert barred.code == 100
+
+
+def test_without_ranges_and_without_ipamd_there_is_nothing_to_give(world: World) -> None:
+    found = world.add(world.conf(ipam={"type": "isthmus"}))
+
+    assert (found.code, found.msg) == (7, "no ranges in ipam")
+    assert "no ipamd is configured" in found.details
     assert world.traces() == NO_TRACE

@@ -11,7 +11,7 @@ from cni.args import Pod
 from cni.capabilities import PortMapping, Protocol
 from cni.link_config import Mode
 from cni.result import IPConfig
-from cni.spec import BridgeSpec, Delegate, Spec, decode, encode, of
+from cni.spec import BridgeSpec, Delegate, Spec, decode, encode, of, pod_key, pod_name
 from dataplane.model import Bandwidth, BridgePort, Route
 from ipam.leases import Attachment, Record
 
@@ -34,6 +34,7 @@ SPECS = st.builds(
         gateway=st.booleans(),
         force_address=st.booleans(),
         promiscuous=st.booleans(),
+        shared=st.booleans(),
     ),
     port=st.builds(
         BridgePort,
@@ -138,3 +139,15 @@ def test_a_record_whose_spec_cannot_be_read_keeps_its_addresses(damage: str) -> 
     )
 
     assert of(record) == Spec(link=False, ips=(IPConfig(address=ip_interface("10.9.0.2/24")),))
+
+
+def test_a_bridge_from_before_blocks_is_not_shared() -> None:
+    assert decode('{"bridge":["cni0",true,false,false]}').bridge == BridgeSpec(name="cni0")
+
+
+def test_only_a_named_pod_has_a_key_for_its_former_address() -> None:
+    who = Attachment("shop", "c1", "eth0")
+
+    assert pod_key(who, Pod(namespace="default", name="db-0")) == "shop/default/db-0/eth0"
+    assert pod_name(Pod(namespace="default", name="db-0")) == "default/db-0"
+    assert (pod_key(who, Pod()), pod_name(Pod(uid="u"))) == ("", "")
