@@ -67,7 +67,6 @@ class Supplies:
         returned = [block for block in going if block.cidr in gone]
         await done(self._talk.blocks.adopt(without(own, returned)))
         for block in returned:
-            self._talk.leases.unbar(block.cidr)
             log.info("block given back", extra={"block": str(block.cidr), "pool": block.pool})
 
     def _dispensable(self) -> list[OwnBlock]:

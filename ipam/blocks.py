@@ -329,6 +329,10 @@ class Blocks:
                 return
             former, self._sources = self._sources, {}
         self._leases.retire({ranges for one in former.values() for ranges in one.range_sets})
+        still = {block.cidr for block in own.of_state(OwnState.RETURNING)}
+        for block in before.of_state(OwnState.RETURNING):
+            if block.cidr not in still:
+                self._leases.unbar(block.cidr)
 
     def _digest(self) -> None:
         """Remember the addresses of pods that came since the last time."""

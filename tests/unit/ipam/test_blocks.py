@@ -337,3 +337,13 @@ def test_an_attachment_of_no_pod_is_not_remembered(site: Site) -> None:
     assert ip_address("10.1.0.1") in {
         one.ip for found in site.leases.records() for one in found.addresses
     }
+
+
+def test_a_block_that_was_given_back_and_is_granted_anew_is_given_from(site: Site) -> None:
+    site.adopt(block(FOUR))
+    barred = site.leases.bar(FOUR)
+    site.adopt(block(FOUR, OwnState.RETURNING))
+    site.adopt(block(FOUR, revision=9))
+
+    assert barred
+    assert site.give(1) == ["10.1.0.1"]
