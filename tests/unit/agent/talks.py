@@ -195,6 +195,6 @@ def made_site(directory: Path) -> Iterator[Site]:
 
 async def until(claim: Callable[[], object]) -> None:
     """Wait for what other tasks do."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not claim():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -10,7 +10,8 @@ import pytest
 from agent import cluster, talk
 from agent.cluster import Cluster
 from ipam.calls import Claim, Drain, Mirror, Register
-from tests.unit.agent.talks import Site, made_site, until
+from ipam.cluster import PoolState
+from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
 
 
 @pytest.fixture
@@ -88,8 +89,10 @@ def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site
             await site.authority.drain(Drain(node="n1"))
             await site.authority.tick()
             await until(lambda: site.states() == ["draining", "draining"])
+            # So that they are not granted to us anew before we hear that they are gone.
+            await site.pool("four", FOUR, 29, state=PoolState.DISABLED)
+            await site.pool("six", SIX, 122, state=PoolState.DISABLED)
             await site.fence()
-            await site.take_all()
             await until(lambda: "lost" in site.states())
 
         assert site.enforced[-1] == set(site.blocks())
