@@ -9,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cli.places import TREE, find_launcher
+from cli.places import TREE
 
-pytestmark = [
-    pytest.mark.kernel,
-    pytest.mark.skipif(find_launcher() is None, reason="the launcher is not built"),
-]
+pytestmark = pytest.mark.kernel
 
 
 def start() -> "subprocess.Popen[str]":
