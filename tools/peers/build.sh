@@ -41,3 +41,7 @@ build cni github.com/containernetworking/cni/cnitool \
 build cri-client .
 containerd=github.com/containerd/containerd/v2/cmd
 build containerd $containerd/containerd $containerd/containerd-shim-runc-v2 $containerd/ctr
+# Restores with a raised revision, which Debian 12's etcd cannot.  Its package is named `server`.
+etcd=go.etcd.io/etcd
+build etcd $etcd/etcdctl/v3 $etcd/etcdutl/v3 $etcd/server/v3
+[ ! -e "$bin/server" ] || mv "$bin/server" "$bin/etcd"
