@@ -5,7 +5,7 @@ TORTURE_S ?= 600# of ipam-torture
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz ipam-torture bench dist install lock setup-demo setup-cluster setup-test clean
+	slow fuzz ipam-torture bench dist image install lock setup-demo setup-cluster setup-test clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -61,6 +61,9 @@ bench: setup-test launcher ## side by side with the reference plugins
 
 dist: setup-test launcher ## the standalone program, for hosts without Python
 	tools/dist.sh
+
+image: dist ## the container image, as an archive: no registry, no container engine
+	$(PYTHON) tools/image.py
 
 install: setup-demo launcher ## put plugin and configuration where runtimes look
 	$(PYTHON) -m cli install

@@ -81,6 +81,16 @@ def binary() -> str:
     return str(ROOT / "build/launcher/isthmus-launcher-test")
 
 
+@pytest.fixture(scope="session")
+def dist() -> Path:
+    """Both forms of the program, built anew where a source has changed."""
+    if given := os.environ.get("ISTHMUS_TEST_DIST"):
+        return Path(given)
+    subprocess.run(["make", "-sC", ROOT / "cni/launcher"], check=True, timeout=120)
+    subprocess.run([ROOT / "tools/dist.sh"], check=True, capture_output=True, timeout=300)
+    return ROOT / "dist"
+
+
 @pytest.fixture
 def machine(binary: str, tmp_path: Path) -> "Iterator[Machine]":
     """A machine of its own, its agent not started yet; see tests/kernel/agents.py."""

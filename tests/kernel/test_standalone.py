@@ -61,16 +61,6 @@ def interpreters() -> dict[str, str]:
     return {"DIRECTORIES": " ".join(outer), "PROGRAMS": " ".join(filter(os.path.isfile, programs))}
 
 
-@pytest.fixture(scope="session")
-def dist() -> Path:
-    """Both forms of the program, built anew where a source has changed."""
-    if given := os.environ.get("ISTHMUS_TEST_DIST"):
-        return Path(given)
-    subprocess.run(["make", "-sC", ROOT / "cni/launcher"], check=True, timeout=120)
-    subprocess.run([ROOT / "tools/dist.sh"], check=True, capture_output=True, timeout=300)
-    return ROOT / "dist"
-
-
 @dataclass(frozen=True, slots=True)
 class Bare:
     """A machine without Python and without an agent; *program* is the frozen program.
