@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from connectivity.errors import ConnectivityError, Missing, Refused
 from connectivity.model import Outcome, Server
@@ -16,6 +15,7 @@ from connectivity.pods import LABEL, LABEL_VALUE, Program, client, name_of, name
 from net.address import IPAddress
 
 POLL_S = 0.5
+_AGENTS = "isthmus-agent"
 _PODS_AT_ONCE = 16
 
 
@@ -200,9 +200,8 @@ class Campaign:
 
 async def agents_program(api: API, namespace: str) -> Program:
     """The image and command of the agents that run in the cluster.  Raises ConnectivityError."""
-    selector = quote("app.kubernetes.io/name=isthmus-agent")
-    path = f"/apis/apps/v1/namespaces/{namespace}/daemonsets?labelSelector={selector}"
-    found = (await api.get(path))["items"]
+    listed = (await api.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets"))["items"]
+    found = [each for each in listed if each["metadata"].get("labels", {}).get(LABEL) == _AGENTS]
     if not found:
         raise ConnectivityError(
             f"no agents in namespace {namespace}: name an image by --image, which needs "

@@ -153,9 +153,11 @@ def test_an_earlier_runs_rest_is_removed_and_a_namespace_of_others_is_not() -> N
 def test_the_program_is_the_one_that_agents_run() -> None:
     class Agents(Cluster):
         async def get(self, path: str) -> dict[str, Any]:
-            assert path.startswith("/apis/apps/v1/namespaces/isthmus/daemonsets?")
+            assert path.startswith("/apis/apps/v1/namespaces/isthmus/daemonsets")
             container = {"image": "isthmus:2", "command": ["/opt/isthmus/isthmus", "agent"]}
-            return {"items": [{"spec": {"template": {"spec": {"containers": [container]}}}}]}
+            labels = {"app.kubernetes.io/name": "isthmus-agent"}
+            spec = {"template": {"spec": {"containers": [container]}}}
+            return {"items": [{"metadata": {"labels": labels}, "spec": spec}]}
 
     found = asyncio.run(agents_program(Agents(), "isthmus"))
 
