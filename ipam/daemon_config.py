@@ -74,11 +74,13 @@ def _listen(value: object) -> str:
 
 
 def _urls(value: object) -> tuple[str, ...]:
-    wanted = 'must be a list of URLs, as ["https://10.0.0.1:2379"]'
+    wanted = 'must be a list of URLs, as ["https://10.0.0.1:2379"] or ["unix:///run/etcd.sock"]'
     if type(value) is not list or not value or not all(type(one) is str for one in value):
         raise ValueError(wanted)
     for one in value:
         scheme, _, rest = one.partition("://")
+        if scheme == "unix" and rest.startswith("/"):
+            continue
         if scheme not in ("http", "https") or not settings.is_host_port(rest) or "/" in rest:
             raise ValueError(f"{wanted}; {one!r} is none")
     return tuple(value)

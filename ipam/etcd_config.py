@@ -12,7 +12,8 @@ from ipam.kv import KVUnavailable
 class EtcdConfig:
     """Where etcd is and who we are there.
 
-    *endpoints* are http:// or https:// URLs of members.  https needs *ca* (PEM), and may have
+    *endpoints* are http:// or https:// URLs of members, or unix:///PATH for the socket of one on
+    this host, which file permissions alone protect.  https needs *ca* (PEM), and may have
     *cert* with *key*; all three are read again when they change.  *username* needs a
     *password_file*, whose first line counts.  *timeout_s* is for one call to one member.
     *prefix* is one that the user may read.  Raises ValueError.
@@ -32,11 +33,14 @@ class EtcdConfig:
             raise ValueError("etcd needs at least one endpoint, as https://10.0.0.1:2379")
         schemes = {_split(endpoint)[0] for endpoint in self.endpoints}
         if len(schemes) > 1:
-            raise ValueError(f"etcd endpoints must be all http or all https: {self.endpoints}")
+            raise ValueError(
+                f"etcd endpoints must be all http, all https or all unix: {self.endpoints}"
+            )
         if "https" in schemes and self.ca is None:
             raise ValueError("https endpoints of etcd need the CA file of their certificates")
-        if "http" in schemes and (self.ca or self.cert or self.key):
-            raise ValueError("certificates are for https endpoints of etcd; these are http")
+        if "https" not in schemes and (self.ca or self.cert or self.key):
+            scheme = schemes.pop()
+            raise ValueError(f"certificates are for https endpoints of etcd; these are {scheme}")
         if (self.cert is None) != (self.key is None):
             raise ValueError("a client certificate for etcd needs both the certificate and its key")
         if bool(self.username) != (self.password_file is not None):
@@ -85,7 +89,9 @@ class EtcdConfig:
 
 
 def _split(endpoint: str) -> tuple[str, str]:
-    """Scheme, and host with port.  Raises ValueError."""
+    """Scheme, and what gRPC connects to.  Raises ValueError."""
+    if endpoint.startswith("unix:///"):
+        return "unix", f"unix:{endpoint.removeprefix('unix://')}"
     try:
         url = urlsplit(endpoint)
         well = url.scheme in ("http", "https") and url.hostname and url.port
@@ -94,7 +100,7 @@ def _split(endpoint: str) -> tuple[str, str]:
     if not well or url.path.strip("/") or url.query or url.username is not None:
         raise ValueError(
             f"etcd endpoint {endpoint!r} is not http:// or https:// with a host and a port, "
-            f"as https://10.0.0.1:2379"
+            f"as https://10.0.0.1:2379, nor unix:///PATH"
         )
     return url.scheme, url.netloc
 

@@ -198,7 +198,7 @@ def layer(tree: Tree) -> bytes:
 
 def unpack(content: bytes, directory: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        archive.extractall(directory, filter="tar")
+        archive.extractall(directory, filter="fully_trusted")
 
 
 def write(output: Path, content: bytes, tag: str) -> str:

@@ -21,8 +21,10 @@ HTTPS = "https://10.0.0.1:2379"
         ({"endpoints": ("http://[fd00::1:2379",)}, "with a host and a port"),
         ({"endpoints": ("http://10.0.0.1:2379/v3",)}, "with a host and a port"),
         ({"endpoints": ("http://me:secret@10.0.0.1:2379",)}, "with a host and a port"),
-        ({"endpoints": ("unix:///run/etcd",)}, "is not http:// or https://"),
-        ({"endpoints": (HTTPS, "http://10.0.0.2:2379"), "ca": Path("ca")}, "all http or all https"),
+        ({"endpoints": ("unix://run/etcd",)}, "nor unix:///PATH"),
+        ({"endpoints": ("unix:///run/etcd",), "ca": Path("ca")}, "these are unix"),
+        ({"endpoints": (HTTPS, "unix:///run/etcd"), "ca": Path("ca")}, "all https or all unix"),
+        ({"endpoints": (HTTPS, "http://10.0.0.2:2379"), "ca": Path("ca")}, "all http, all https"),
         ({"endpoints": (HTTPS,)}, "need the CA file"),
         ({"endpoints": ("http://10.0.0.1:2379",), "ca": Path("ca")}, "are for https endpoints"),
         ({"endpoints": (HTTPS,), "ca": Path("ca"), "cert": Path("c")}, "both the certificate and"),
@@ -79,6 +81,13 @@ def test_stamp_changes_with_each_file(tmp_path: Path) -> None:
         stamps.append(config.stamp())
 
     assert len(set(stamps)) == 3
+
+
+def test_a_socket_of_this_host_is_an_endpoint() -> None:
+    config = EtcdConfig(endpoints=("unix:///run/isthmus-etcd/localhost:2479",))
+
+    assert config.targets == ("unix:/run/isthmus-etcd/localhost:2479",)
+    assert config.pem() is None
 
 
 def test_plain_endpoints_have_no_pem() -> None:
