@@ -34,7 +34,9 @@ NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE = (
 _ERROR = 2
 _TABLE, _SET, _ELEMENTS, _LIST_MEMBER = 1, 2, 3, 1
 _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
-_VALUE = 1
+_VALUE, _VERDICT = 1, 2
+_CODE, _CHAIN = 1, 2
+_GOTO = -4
 _COMMENT = 0  # libnftnl's NFTNL_UDATA_SET_ELEM_COMMENT: type, length, text with its NUL
 _PER_MESSAGE = 200  # one nested attribute holds at most 64 KiB; 200 of the largest are 50
 _PER_TRANSACTION = 500  # a datagram has to fit the socket's send buffer, 208 KiB by default
@@ -150,7 +152,10 @@ def _encode_key(each: Element) -> list[bytes]:
 
 def _encode(each: Element) -> list[bytes]:
     parts = _encode_key(each)
-    if each.data:
+    if each.of.goes:
+        goto = attribute(_CODE, struct.pack(">i", _GOTO)) + attribute(_CHAIN, each.data + b"\0")
+        parts.append(nested(_DATA, nested(_VERDICT, goto)))
+    elif each.data:
         parts.append(nested(_DATA, attribute(_VALUE, each.data)))
     if each.comment:
         raw = each.comment.encode() + b"\0"
@@ -168,4 +173,8 @@ def decode(of: NamedSet, found: dict[int, bytes]) -> Element:
     comment = ""
     if len(userdata) > 1 and userdata[0] == _COMMENT:
         comment = userdata[2 : 2 + userdata[1]].rstrip(b"\0").decode(errors="replace")
-    return Element(of, value(_KEY), value(_KEY_END), value(_DATA), comment)
+    data = value(_DATA)
+    if of.goes:
+        verdict = attributes(attributes(found[_DATA])[_VERDICT])
+        data = verdict.get(_CHAIN, b"").rstrip(b"\0")
+    return Element(of, value(_KEY), value(_KEY_END), data, comment)

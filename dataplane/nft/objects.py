@@ -6,9 +6,11 @@ text is made of it only for people and for whole-table scripts.
 
 Form of a key or value (nf_tables, `nft --debug=netlink`): its fields one after another, each
 padded to four bytes; addresses, ports and MACs in network order, a protocol in the first byte,
-an interface name padded with zeros to sixteen bytes.
+a slot in the host's order, an interface name padded with zeros to sixteen bytes.  A verdict has
+a form of its own in messages; here it is the name of the chain that it goes to.
 """
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
@@ -30,7 +32,9 @@ class Family(IntEnum):
     """Families of nft tables that we use (NFPROTO_*)."""
 
     INET = 1
+    IP = 2
     BRIDGE = 7
+    IP6 = 10
 
 
 class Protocol(StrEnum):
@@ -58,6 +62,13 @@ class Kind(StrEnum):
     PORT = "inet_service"
     IFNAME = "ifname"
     MAC = "ether_addr"
+    SLOT = "slot"
+    VERDICT = "verdict"
+
+    @property
+    def expression(self) -> str:
+        """An expression of this type, for declarations: `slot` has no name in nft."""
+        return _EXPRESSIONS[self]
 
     @property
     def size(self) -> int:
@@ -72,6 +83,15 @@ _SIZES = {
     Kind.PORT: 4,
     Kind.IFNAME: 16,
     Kind.MAC: 8,
+    Kind.SLOT: 4,
+}
+
+_EXPRESSIONS = {
+    Kind.ADDRESS4: "ip daddr",
+    Kind.ADDRESS6: "ip6 daddr",
+    Kind.PROTOCOL: "meta l4proto",
+    Kind.PORT: "th dport",
+    Kind.SLOT: "numgen random mod 2",
 }
 
 Field = IPAddress | IPNetwork | Protocol | int | str
@@ -80,7 +100,10 @@ Field = IPAddress | IPNetwork | Protocol | int | str
 
 @dataclass(frozen=True, slots=True)
 class NamedSet:
-    """A set, or with *data* a map, of a table; *interval* allows networks in its keys."""
+    """A set, or with *data* a map, of a table; *interval* allows networks in its keys.
+
+    *options*: what else its declaration says, in nft's words.
+    """
 
     family: Family
     table: str
@@ -88,13 +111,27 @@ class NamedSet:
     key: tuple[Kind, ...]
     data: tuple[Kind, ...] = ()
     interval: bool = False
+    options: str = ""
 
     def declaration(self) -> str:
         """The block that declares it, without elements."""
         what = "map" if self.data else "set"
-        kind = " . ".join(self.key) + (f" : {' . '.join(self.data)}" if self.data else "")
         flags = " flags interval;" if self.interval else ""
-        return f"{what} {self.name} {{ type {kind};{flags} }}"
+        options = f" {self.options}" if self.options else ""
+        return f"{what} {self.name} {{ {self._kind()};{flags}{options} }}"
+
+    @property
+    def goes(self) -> bool:
+        """Is it a map to verdicts?"""
+        return self.data == (Kind.VERDICT,)
+
+    def _kind(self) -> str:
+        if Kind.SLOT not in self.key:
+            return (
+                "type " + " . ".join(self.key) + (f" : {' . '.join(self.data)}" * bool(self.data))
+            )
+        key, data = ([kind.expression for kind in kinds] for kinds in (self.key, self.data))
+        return f"typeof {' . '.join(key)} : {' . '.join(data)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +152,9 @@ class Element:
         words = _render(self.of.key, self.key, self.end)
         if self.comment:
             words += f' comment "{self.comment}"'
-        if self.of.data:
+        if self.of.goes:
+            words += f" : goto {self.data.decode()}"
+        elif self.of.data:
             words += f" : {_render(self.of.data, self.data)}"
         return words
 
@@ -135,9 +174,15 @@ def element(
         lower, upper = _bounds(kind, field)
         first.append(lower)
         last.append(upper)
-    values = [_bounds(kind, field)[0] for kind, field in zip(of.data, data, strict=True)]
     end = b"".join(last) if of.interval else b""
-    return Element(of, b"".join(first), end, b"".join(values), _printable(comment))
+    return Element(of, b"".join(first), end, _value(of, data), _printable(comment))
+
+
+def _value(of: NamedSet, data: Iterable[Field]) -> bytes:
+    if of.goes:
+        (chain,) = data
+        return str(chain).encode()
+    return b"".join(_bounds(kind, field)[0] for kind, field in zip(of.data, data, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +249,8 @@ def _encode(kind: Kind, field: IPAddress | Protocol | int | str) -> bytes:
             return field.packed
         case Protocol():
             return bytes([field.number])
+        case int() if kind is Kind.SLOT:
+            return field.to_bytes(4, sys.byteorder)
         case int() if not 0 <= field < 1 << 16:
             raise ValueError(f"{field} is no port: 0 to 65535")
         case int():
@@ -244,6 +291,8 @@ def _word(kind: Kind, first: bytes, last: bytes) -> str:
             return f'"{name}"'
         case Kind.MAC:
             return first[:6].hex(":")
+        case _:
+            return str(int.from_bytes(first, sys.byteorder))
 
 
 def _networks(first: IPAddress, last: IPAddress) -> str:

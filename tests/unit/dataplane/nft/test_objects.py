@@ -1,3 +1,4 @@
+import sys
 from ipaddress import ip_address, ip_network
 from textwrap import dedent
 
@@ -26,6 +27,24 @@ def test_an_element_has_the_bytes_that_the_kernel_has() -> None:
     assert made.key == bytes.fromhex("84000000 1f900000")
     assert made.data == bytes.fromhex("0a000002 00500000")
     assert made.end == b""
+
+
+def test_a_slot_is_in_the_hosts_order_as_a_random_number_is() -> None:
+    slots = NamedSet(Family.IP, "t", "be", (Kind.PORT, Kind.SLOT), (Kind.ADDRESS4,))
+    made = element(slots, (80, 258), (POD,))
+
+    assert made.key == bytes.fromhex("00500000") + (258).to_bytes(4, sys.byteorder)
+    assert made.text() == "80 . 258 : 10.0.0.2"
+    assert slots.declaration() == ("map be { typeof th dport . numgen random mod 2 : ip daddr; }")
+
+
+def test_a_verdict_is_the_chain_it_goes_to() -> None:
+    verdicts = NamedSet(Family.IP6, "t", "svc", (Kind.PORT,), (Kind.VERDICT,))
+    made = element(verdicts, (80,), ("c8",))
+
+    assert made.data == b"c8"
+    assert made.text() == "80 : goto c8"
+    assert verdicts.declaration() == "map svc { type inet_service : verdict; }"
 
 
 def test_an_interval_ends_with_the_last_address_of_each_network() -> None:
