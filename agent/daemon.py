@@ -31,6 +31,7 @@ from dataplane import memory
 from dataplane.errors import DataplaneError
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
+from ipam.pages import serve as serve_pages
 from net.settings import ConfigError
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ class Daemon:
     async def _give_signs_of_life(self) -> None:
         """Tell systemd that we live, unless upkeep hangs: many deletions may take it minutes."""
         while self._notifier.watchdog_s:
-            begun = self._tick_begun_ns
-            if begun is None or now_ns() - begun < _HUNG_NS:
+            if not self._hung():
                 self._notifier.tell("WATCHDOG=1")
             await asyncio.sleep(self._notifier.watchdog_s)
 
@@ -281,12 +281,17 @@ class Daemon:
     def _serve_metrics(self) -> None:
         if not self._config.metrics_address:
             return
-        from prometheus_client import CollectorRegistry, start_http_server
+        serve_pages(self._config.metrics_address, self, alive=self._hung, ready=self._unready)
 
-        registry = CollectorRegistry()
-        registry.register(self)  # type: ignore[arg-type]
-        host, _, port = self._config.metrics_address.rpartition(":")
-        start_http_server(int(port), host.strip("[]"), registry)
+    def _hung(self) -> str:
+        """Why a supervisor should end us: for whoever asks over HTTP, as systemd is told."""
+        begun = self._tick_begun_ns
+        if begun is not None and now_ns() - begun > _HUNG_NS:
+            return "upkeep hangs"
+        return ""
+
+    def _unready(self) -> str:
+        return self._wired.node.ready()
 
 
 def _allow_descriptors() -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 from ipam.authority import Authority
 from ipam.daemon_config import DaemonConfig
-from ipam.daemon_metrics import serve
+from ipam.daemon_metrics import Collector
 from ipam.errors import IPAMError
 from ipam.etcd import EtcdKV
 from ipam.health import Health
 from ipam.kv import KV
 from ipam.memory import DaemonMemory
+from ipam.pages import serve
 from ipam.server import Edge, bind, make_server, server_credentials
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Daemon:
         server = make_server(self._edge, self._health, max_calls=config.max_calls)
         self.port = bind(server, config.listen, credentials)
         if config.metrics_address:
-            serve(config.metrics_address, self._authority.counts)
+            serve(config.metrics_address, Collector(self._authority.counts), ready=self._unready)
         await server.start()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -87,6 +88,9 @@ class Daemon:
         finally:
             await server.stop(0)
         log.info("stopped")
+
+    def _unready(self) -> str:
+        return "" if self._authority.replica.synced else "the store is not followed"
 
     async def _leave(self, server: Any) -> None:
         """Send nodes to another replica, and let calls in work end."""

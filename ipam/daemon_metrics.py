@@ -43,13 +43,3 @@ class Collector:
         for pool, number in sorted(counts.free.items()):
             free.add_metric([pool], number)
         yield free
-
-
-def serve(address: str, read: Callable[[], Counts]) -> None:
-    """Serve the page at host:port *address* from a thread of its own.  Raises OSError."""
-    from prometheus_client import CollectorRegistry, start_http_server
-
-    registry = CollectorRegistry()
-    registry.register(Collector(read))  # type: ignore[arg-type]
-    host, _, port = address.rpartition(":")
-    start_http_server(int(port), host.strip("[]"), registry)
