@@ -1,0 +1,1 @@
+"""Services: their virtual addresses and ports, translated to endpoints by nftables."""
