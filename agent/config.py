@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from agent.placement import InstallConfig
 from net import settings
 from net.address import IPAddress
 from net.settings import LogFormat, LogLevel
@@ -40,7 +41,7 @@ class AgentConfig:
     it is freed; *max_parallel*, *max_queued*: requests in work, and waiting for a turn;
     *status_counts_addresses*: whether STATUS fails when no address is free (it makes a
     Kubernetes node NotReady); *ipamd* None: addresses are given from ranges in network
-    configurations alone.
+    configurations alone; *install* None: plugin and network list were put by somebody else.
     """
 
     socket: Path = Path("/run/isthmus/agent.sock")
@@ -55,6 +56,7 @@ class AgentConfig:
     max_queued: int = 1024
     status_counts_addresses: bool = False
     ipamd: IpamdConfig | None = None
+    install: InstallConfig | None = None
 
     @property
     def database(self) -> Path:
@@ -94,6 +96,13 @@ _IPAMD_CHECKS: Mapping[str, settings.Check] = {
     "addresses": settings.addresses,
 }
 
+_INSTALL_CHECKS: Mapping[str, settings.Check] = {
+    "network_list": settings.absolute_path,
+    "launcher": settings.absolute_path,
+    "bin_dir": settings.absolute_path,
+    "conf_dir": settings.absolute_path,
+}
+
 _CHECKS: Mapping[str, settings.Check] = {
     "socket": settings.absolute_path,
     "state_dir": settings.absolute_path,
@@ -107,6 +116,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "max_queued": settings.whole_number(1, 65536),
     "status_counts_addresses": settings.true_or_false,
     "ipamd": settings.table(IpamdConfig, _IPAMD_CHECKS),
+    "install": settings.table(InstallConfig, _INSTALL_CHECKS),
 }
 
 

@@ -18,6 +18,7 @@ from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.metrics import Readings, Requests, Rounds, families
 from agent.monitor import Monitor
 from agent.notify import Notifier
+from agent.placement import Placement
 from agent.reconciler import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
@@ -29,6 +30,7 @@ from cni.errors import CNIError
 from cni.request import Request, Response
 from dataplane import memory
 from dataplane.errors import DataplaneError
+from dataplane.sysctl import make_writable
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
 from ipam.pages import serve as serve_pages
@@ -64,6 +66,8 @@ def main(path: Path | None) -> int:
     logs.configure(config)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     _allow_descriptors()
+    if not make_writable():
+        log.warning("/proc/sys is read-only: what a setting is needed for will fail, and say so")
     try:
         wired = wire_within(config, _LOCK_WAIT_S)
     except (StateLocked, DataplaneError, OSError) as exc:
@@ -95,6 +99,8 @@ class Daemon:
         self._stopping = asyncio.Event()
         self.begins_anew = False
         self._notifier = Notifier()
+        self._placement = Placement(self._config.install) if self._config.install else None
+        self._is_placed = self._placement is None
         self._cluster = join(wired)
         self._server = Server(
             Handlers(self._serve, self._undo, self._admin),
@@ -162,7 +168,10 @@ class Daemon:
                 return
             if self._wired.node.spool.waiting():
                 self._wired.reconciler.replay()
+            if not self._is_placed:
+                self._is_placed = self._place()
             if self._is_due():
+                self._is_placed = self._placement is None
                 # What changes from here on calls for another round; what is remembered of the
                 # host is looked at anew, since not every change is told (an uplink's MTU).
                 self._drift.clear()
@@ -175,6 +184,16 @@ class Daemon:
         except Exception:  # the edge: what one record does must not end the service of others
             log.exception("upkeep failed, will retry")
             self._rounds.failed += 1
+
+    def _place(self) -> bool:
+        """Put the plugin, and the network list if an ADD can be served; returns whether it was."""
+        if self._placement is None:
+            return True
+        self._placement.put_plugins()
+        if self._wired.node.ready():
+            return False
+        self._placement.put_network_list()
+        return True
 
     def _is_due(self) -> bool:
         last = self._last_round_ns or self._started_ns

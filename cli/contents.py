@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from agent.placement import PLUGINS
 from cli.installation import Care, Item, agent_config, conflist, unit
 from cli.places import CONF, Places, has_systemd, own_command
 from net.address import IPNetwork
@@ -16,10 +17,7 @@ _TEMPLATES = {"bridge": "10-isthmus.conflist", "routed": "10-isthmus-routed.conf
 def plugins(places: Places, launcher: Path) -> list[Item]:
     """The launcher under both names by which runtimes and other plugins call it."""
     content = launcher.read_bytes()
-    return [
-        Item(target=places.bin_dir / name, content=content, mode=0o755)
-        for name in ("isthmus", "isthmus-ipam")
-    ]
+    return [Item(target=places.bin_dir / name, content=content, mode=0o755) for name in PLUGINS]
 
 
 def program(places: Places, standalone: Path | None) -> list[Item]:

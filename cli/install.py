@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from agent.placement import place
 from cli.answers import Problem, note
 from cli.contents import UNIT, agent_files, network_list, plugins, program
 from cli.installation import Action, Item, decide
@@ -18,7 +19,6 @@ from cli.placing import (
     digest,
     digest_of,
     make_directories,
-    place,
     read_manifest,
     write_manifest,
 )

@@ -1,21 +1,15 @@
-"""Put files on a host so that no reader ever sees half of one, and take them away again.
-
-A file is written under a temporary name in its own directory, synced, given its mode, and
-renamed: a runtime that execs the old binary keeps it ("text file busy" cannot happen), and
-one that watches the directory of configurations is told by the rename, which it is not for a
-rename from elsewhere (containerd#11715).  The temporary suffix is none that runtimes load.
-"""
+"""The manifest of what was put on a host, and how it is taken away again."""
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = ".isthmus-new"
+from agent.placement import place, sync_directory
+
 SAVED = ".isthmus-saved"
 
 
@@ -75,34 +69,6 @@ def digest_of(path: Path) -> str | None:
         return digest(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def place(path: Path, content: bytes, mode: int) -> None:
-    """Put *content* at *path* atomically and durably; its directory exists."""
-    temporary = path.with_name(path.name + _TEMPORARY)
-    with suppress(FileNotFoundError):
-        temporary.unlink()  # what an interrupted attempt left
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            os.fchmod(file.fileno(), mode)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames and removals in the directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def make_directories(path: Path) -> list[Path]:

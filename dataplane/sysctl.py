@@ -8,6 +8,7 @@ What was there before our first write is kept in a ledger, so that uninstalling 
 as found.  A name has slashes, `net/ipv4/conf/eth0.5/forwarding`: interface names have dots.
 """
 
+import ctypes
 import errno
 import json
 import os
@@ -20,12 +21,28 @@ from typing import Protocol
 from dataplane.errors import DataplaneError
 
 PROC_SYS = Path("/proc/sys")
+_MS_REMOUNT, _MS_BIND = 0x20, 0x1000
 _DRAFT = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 _BY_ADVERTISEMENT = "2"  # accept_ra: even while forwarding (ip-sysctl.rst)
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 class SysctlRefused(DataplaneError):
     """A setting that has to be changed and cannot be."""
+
+
+def make_writable(root: Path = PROC_SYS) -> bool:
+    """Remount *root* writable, as a container that is not privileged sees it read-only.
+
+    Of this mount namespace alone.  Returns whether it is writable now: CAP_SYS_ADMIN is needed,
+    and no profile of AppArmor that denies mounts.
+    """
+    if os.statvfs(root).f_flag & os.ST_RDONLY == 0:
+        return True
+    flags = ctypes.c_ulong(_MS_REMOUNT | _MS_BIND)
+    return bool(_libc.mount(None, os.fsencode(root), None, flags, None) == 0)
 
 
 class Ledger(Protocol):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from agent.client import AgentAway, ask
 from agent.config import AgentConfig
 from agent.daemon import Daemon, main, resident_bytes
+from agent.placement import InstallConfig
 from agent.reconciler import Reconciler
 from agent.version import VERSION
 from agent.wiring import Wired, lock_state
@@ -237,3 +239,27 @@ def test_an_operator_sees_and_ends_attachments(wired: Wired, world: World) -> No
 
 def test_resident_memory_is_in_bytes() -> None:
     assert 1 << 22 < resident_bytes() < 1 << 36
+
+
+def test_the_network_list_is_put_once_an_add_can_be_served(world: World, tmp_path: Path) -> None:
+    (tmp_path / "launcher").write_bytes(b"program")
+    (tmp_path / "10-isthmus.conflist").write_bytes(b"{}")
+    (tmp_path / "net.d").mkdir()
+    install = InstallConfig(
+        network_list=tmp_path / "10-isthmus.conflist",
+        launcher=tmp_path / "launcher",
+        bin_dir=tmp_path / "bin",
+        conf_dir=tmp_path / "net.d",
+    )
+    wired = at_interval(world, AgentConfig(state_dir=tmp_path, install=install))
+    reasons = ["no block yet"]
+    wired.node = replace(world.node, ready=lambda: reasons[0])
+    daemon = Daemon(wired)
+
+    daemon._tick()
+    before = sorted(os.listdir(install.bin_dir)), os.listdir(install.conf_dir)
+    reasons[0] = ""
+    daemon._tick()
+
+    assert before == (["isthmus", "isthmus-ipam"], [])
+    assert os.listdir(install.conf_dir) == ["10-isthmus.conflist"]

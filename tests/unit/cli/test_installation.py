@@ -11,6 +11,7 @@ import pytest
 
 from agent.config import AgentConfig, IpamdConfig
 from agent.config import parse as parse_agent
+from agent.placement import InstallConfig
 from cli.installation import Action, Care, agent_config, conflist, decide, unit
 from cli.places import CONF
 from cni.config import parse
@@ -83,12 +84,13 @@ def test_the_example_configuration_has_every_key_with_its_default() -> None:
     settings = [line[1:] for line in lines if re.match(r"#([a-z_]+ = |\[)", line)]
 
     document = tomllib.loads("\n".join(settings))
-    defaults = {key: value for key, value in document.items() if key != "ipamd"}
+    defaults = {key: value for key, value in document.items() if not isinstance(value, dict)}
 
     assert set(document) == {field.name for field in fields(AgentConfig)}
     assert parse_agent(defaults) == AgentConfig()
     assert set(document["ipamd"]) == {field.name for field in fields(IpamdConfig)}
     assert parse_agent(document).ipamd is not None
+    assert set(document["install"]) == {field.name for field in fields(InstallConfig)}
 
 
 def test_another_state_directory_is_written_into_the_configuration() -> None:

@@ -1,4 +1,4 @@
-"""Files put whole or not at all, and taken away again."""
+"""The manifest of what was put, and taking it away again."""
 
 import os
 from pathlib import Path
@@ -11,70 +11,11 @@ from cli.placing import (
     digest,
     digest_of,
     make_directories,
-    place,
     read_manifest,
     remove_empty,
     take_away,
     write_manifest,
 )
-
-
-def test_a_file_is_put_with_its_mode_and_nothing_beside_it(tmp_path: Path) -> None:
-    path = tmp_path / "isthmus"
-
-    place(path, b"program", 0o755)
-
-    assert path.read_bytes() == b"program"
-    assert path.stat().st_mode & 0o7777 == 0o755
-    assert os.listdir(tmp_path) == ["isthmus"]
-
-
-def test_who_has_the_old_file_open_keeps_it(tmp_path: Path) -> None:
-    path = tmp_path / "isthmus"
-    path.write_bytes(b"old")
-
-    with path.open("rb") as old:
-        place(path, b"new", 0o755)
-
-        assert old.read() == b"old"
-    assert path.read_bytes() == b"new"
-
-
-def test_the_temporary_name_is_none_that_a_runtime_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[str] = []
-    rename = Path.rename
-
-    def spy(self: Path, target: Path) -> Path:
-        seen.append(self.name)
-        assert self.parent == target.parent
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", spy)
-
-    place(tmp_path / "10-isthmus.conflist", b"{}", 0o644)
-
-    assert len(seen) == 1
-    assert not seen[0].endswith((".conf", ".conflist", ".json"))
-
-
-def test_what_an_interrupted_attempt_left_is_not_in_the_way(tmp_path: Path) -> None:
-    (tmp_path / "a.isthmus-new").write_bytes(b"half")
-
-    place(tmp_path / "a", b"whole", 0o600)
-
-    assert os.listdir(tmp_path) == ["a"]
-
-
-def test_a_file_that_cannot_be_put_leaves_the_old_one(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "full").write_bytes(b"")
-
-    with pytest.raises(OSError, match="director"):
-        place(tmp_path / "a", b"x", 0o600)
-
-    assert os.listdir(tmp_path) == ["a"]
 
 
 def test_taking_away_puts_back_what_was_saved_and_may_be_repeated(tmp_path: Path) -> None:
