@@ -276,7 +276,7 @@ class Reconciler:
             what = spec.of(record)
             needs = what.masquerade or what.port_mappings or what.mac_spoof_check
             if record.state is State.HELD and what.link and needs:
-                found.append(attachment.published(record, what))
+                found.append(attachment.published(record, what, self.node.pools))
         return found
 
     def _recover(self, record: Record, view: View, report: Report) -> None:

@@ -198,7 +198,7 @@ def _serve_neighbours(record: Record, spec: Spec, sandbox: Sandbox, node: Node) 
         node.host.shape(name, spec.bandwidth)
     forward(spec, node)
     if spec.masquerade or spec.port_mappings or spec.mac_spoof_check:
-        node.publications.publish(attachment.published(record, spec))
+        node.publications.publish(attachment.published(record, spec, node.pools))
     # After the rule is there that keeps everybody else from using it.
     let_localhost_in(spec, name, node)
 

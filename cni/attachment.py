@@ -34,7 +34,7 @@ from cni.result import DNS, Interface, IPConfig, Result
 from cni.spec import BridgeSpec, Delegate, Spec, encode
 from dataplane.model import Bandwidth, Bridge, BridgePort, Route, Sandbox, Veth
 from ipam.leases import Attachment, Lease, Record, State
-from net.address import IPAddress, IPInterface
+from net.address import IPAddress, IPInterface, IPNetwork
 
 _MAX_ALIAS = 255  # IFALIASZ without its NUL
 _ALIAS = "isthmus/1"
@@ -141,13 +141,18 @@ def bridge(spec: Spec, *, seed: str = "") -> Bridge | None:
     )
 
 
-def published(record: Record, spec: Spec) -> Published:
-    """What the attachment needs of nftables."""
+def published(record: Record, spec: Spec, pools: Collection[IPNetwork] = ()) -> Published:
+    """What the attachment needs of nftables.
+
+    *pools* are the cluster's: whoever has an address of one keeps it towards all of them, since
+    they are all one network.
+    """
+    ours = any(ip.address.ip in pool for ip in spec.ips for pool in pools)
     return Published(
         who=record.who,
         started_ns=record.started_ns,
         addresses=tuple(ip.address for ip in spec.ips),
-        subnets=spec.subnets,
+        subnets=(*spec.subnets, *pools) if ours else spec.subnets,
         masquerade=spec.masquerade,
         routed=spec.bridge is None,
         port_mappings=spec.port_mappings,

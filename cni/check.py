@@ -180,7 +180,7 @@ def publication_faults(record: Record, what: Spec, node: Node) -> list[str]:
     """What nftables and traffic control lack."""
     faults = []
     if what.masquerade or what.port_mappings or what.mac_spoof_check:
-        faults += node.publications.missing(attachment.published(record, what))
+        faults += node.publications.missing(attachment.published(record, what, node.pools))
     name = attachment.host_name(record.who)
     if what.bandwidth and not node.host.shaped(name, what.bandwidth):
         faults.append(f"the rate limits of {name} are not in force")

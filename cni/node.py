@@ -14,6 +14,7 @@ from dataplane.links import PodSide
 from dataplane.model import Bandwidth, Bridge, Sandbox
 from dataplane.netns import Identity
 from dataplane.netns import Sandbox as OpenSandbox
+from ipam.calls import PoolRow
 from ipam.errors import NoFreeAddress
 from ipam.leases import Attachment, Leases, Wanted
 from net.address import IPAddress, IPInterface, IPNetwork
@@ -66,6 +67,8 @@ class Blocks(Protocol):
         requested: tuple[IPAddress, ...] = (),
     ) -> Wanted: ...
     def exhaustion(self, pools: tuple[str, ...], error: NoFreeAddress) -> NoFreeAddress: ...
+    @property
+    def pools(self) -> tuple[PoolRow, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +95,11 @@ class Node:
     blocks: Blocks | None = None
     locks: KeyLocks = field(default_factory=KeyLocks)
     departed: Departed = field(default_factory=Departed)
+
+    @property
+    def pools(self) -> tuple[IPNetwork, ...]:
+        """All addresses of the cluster's pods, as far as this node knows."""
+        return tuple(pool.cidr for pool in self.blocks.pools) if self.blocks else ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import Protocol
 
-from ipam.calls import TableRow, Update
+from ipam.calls import PoolRow, TableRow, Update
 from ipam.errors import NoFreeAddress, NotServed
 from ipam.holdings import Former, Holdings, OwnBlock, OwnState
 from ipam.leases import Attachment, Record, State, Wanted
@@ -86,6 +86,8 @@ class Blocks:
         self._news: list[Record] = []
         self._table = {row.cidr: row for row in stored.rows}
         self._stored_rows = dict(self._table)
+        self._pools = self._stored_pools = stored.pools
+        self._followers: tuple[Callable[[], None], ...] = ()
         self._dirty: dict[Attachment, float] = {}
         # Why no block comes: by pool, "" for the default ones.
         self._outlook: dict[str, str] = {}
@@ -203,6 +205,7 @@ class Blocks:
         with self._lock:
             self._stored = None
             self._stored_rows = {row.cidr: row for row in found.rows}
+            self._stored_pools = found.pools
             self._unsaved = {*self._formers, *(one.pod for one in found.formers)}
             changes: list[Change] = [Own(self._own)]
             changes += self._unsaved_changes()
@@ -252,18 +255,41 @@ class Blocks:
             return dict(self._outlook)
 
     def streamed(self, update: Update) -> None:
-        """Take note of what the cluster's table became."""
+        """Take note of what the cluster's table, and its pools, became."""
         rows = {row.cidr: row for row in update.rows}
         with self._lock:
             kept = {} if update.whole else dict(self._table)
             for cidr in update.gone:
                 kept.pop(cidr, None)
             self._table = kept | rows
+            if update.with_pools:
+                self._pools = update.pools
+        self._tell_followers()
+
+    def follow(self, told: Callable[[], None]) -> None:
+        """Have *told* called after each change of `table`, `pools` or `holdings`.
+
+        It is called in any thread, with nothing locked, and also when nothing changed after all;
+        it must return at once.
+        """
+        self._followers += (told,)
 
     @property
     def table(self) -> Mapping[IPNetwork, TableRow]:
-        """The cluster's table as last streamed, or as stored by a former life of this agent."""
+        """The cluster's table as last streamed, or as stored by a former life of this agent.
+
+        Each change makes another mapping, so one that was taken stays as it is.
+        """
         return MappingProxyType(self._table)
+
+    @property
+    def pools(self) -> tuple[PoolRow, ...]:
+        """The cluster's pools, known as the table is."""
+        return self._pools
+
+    def _tell_followers(self) -> None:
+        for told in self._followers:
+            told()
 
     def save(self) -> Future[None] | None:
         """Write behind what may lag: former addresses, and the table; None: nothing to write."""
@@ -333,6 +359,7 @@ class Blocks:
         for block in before.of_state(OwnState.RETURNING):
             if block.cidr not in still:
                 self._leases.unbar(block.cidr)
+        self._tell_followers()
 
     def _digest(self) -> None:
         """Remember the addresses of pods that came since the last time."""
@@ -356,11 +383,12 @@ class Blocks:
             kept = tuple(self._formers[p] for p in self._unsaved if p in self._formers)
             changes.append(Stick(kept, tuple(p for p in self._unsaved if p not in self._formers)))
             self._unsaved = set()
-        if self._table != self._stored_rows:
+        if self._table != self._stored_rows or self._pools != self._stored_pools:
             gone = tuple(cidr for cidr in self._stored_rows if cidr not in self._table)
             rows = tuple(r for c, r in self._table.items() if self._stored_rows.get(c) != r)
-            changes.append(Tabulate(rows, gone))
-            self._stored_rows = dict(self._table)
+            pools = None if self._pools == self._stored_pools else self._pools
+            changes.append(Tabulate(rows, gone, pools))
+            self._stored_rows, self._stored_pools = dict(self._table), self._pools
         return changes
 
 

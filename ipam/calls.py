@@ -41,13 +41,27 @@ class TableRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """Addresses of the cluster's pods; *masquerade* what they send out of it, out of all pools."""
+
+    name: str
+    cidr: IPNetwork
+    masquerade: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Update:
-    """What changed in the table up to *revision*; *whole*: the rows are all there are."""
+    """What changed in the table up to *revision*; *whole*: the rows are all there are.
+
+    *with_pools*: the pools are all there are; without it they did not change.
+    """
 
     revision: int
     whole: bool = False
     rows: tuple[TableRow, ...] = ()
     gone: tuple[IPNetwork, ...] = ()
+    with_pools: bool = False
+    pools: tuple[PoolRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,8 @@ class BlockState(StrEnum):
 class Pool:
     """Addresses cut into aligned blocks of *block_length*; given to nodes whose labels match.
 
-    Of several pools for one node and family the lowest *order* is asked first.
+    Of several pools for one node and family the lowest *order* is asked first.  *masquerade*:
+    what its pods send out of the cluster goes out with the address of their node.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Pool:
     reservations: tuple[IPNetwork, ...] = ()
     state: PoolState = PoolState.ACTIVE
     order: int = 0
+    masquerade: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

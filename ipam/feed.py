@@ -1,23 +1,26 @@
-"""The table of blocks, streamed to any number of agents from one view.
+"""The table of blocks, and the pools, streamed to any number of agents from one view.
 
-Changes are gathered and sent together: the first at once, the next no sooner than a gap that
-grows with the number of streams, because one change costs one message a stream.  All streams
-read one bounded log, and share its messages; one that falls off its end gets the table anew.
+Changes are gathered and sent together: the first at once, the next after a gap several times as
+long as handing that to all streams took, because one change costs one message a stream, and calls
+wait meanwhile.  All streams read one bounded log, and share its messages; one that falls off its
+end gets the table anew.
 """
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import islice
 
-from ipam.calls import TableRow, Update
+from ipam.calls import PoolRow, TableRow, Update
 from ipam.view import View, sorted_cidrs
 from net.address import IPNetwork
 
 LOGGED = 256
 SHORTEST_GAP_S = 0.02
-# Measured: a bare grpc.aio server sends about 15 messages a millisecond on one core.
-GAP_S_PER_STREAM = 0.0003
+LONGEST_GAP_S = 1.0
+# So streams get a quarter of the event loop at most, while changes come one after another.
+GAP_PER_SENDING = 3.0
 
 
 class Feed:
@@ -33,13 +36,17 @@ class Feed:
         self._pending = asyncio.Event()
         self._sent = asyncio.Event()
         self._whole: Update | None = None
+        self._merges: dict[int, Update] = {}
+        # As last seen: while they cannot be read, nodes go on with those.
+        self._pools: tuple[PoolRow, ...] | None = None
         self.streams = 0
         # Every change after this revision is in the log, or was noted.
         self._from = 0
 
     def note(self, cidrs: Iterable[IPNetwork]) -> None:
+        """Send what became of these blocks, and the pools if they changed."""
         self._dirty.update(cidrs)
-        if self._dirty:
+        if self._dirty or self._pools_changed():
             self._pending.set()
 
     def restart(self) -> None:
@@ -48,33 +55,44 @@ class Feed:
         self._log.clear()
         self._dirty.clear()
         self._whole = None
+        self._merges.clear()
         self._from = self._view.revision
         self._wake()
 
     def flush(self) -> None:
         """Send what was noted as one update."""
         self._pending.clear()
-        if not self._dirty:
+        with_pools = self._pools_changed()
+        if not self._dirty and not with_pools:
             return
         dirty, self._dirty = sorted_cidrs(self._dirty), set()
-        blocks = self._view.blocks
+        blocks, self._pools = self._view.blocks, self._pools_now()
         update = Update(
             revision=self._view.revision,
             rows=tuple(self._view.row(blocks[cidr]) for cidr in dirty if cidr in blocks),
             gone=tuple(cidr for cidr in dirty if cidr not in blocks),
+            with_pools=with_pools,
+            pools=(self._pools or ()) if with_pools else (),
         )
         if len(self._log) == self._log.maxlen:
             self._from, self._number = self._log[0][0], self._number + 1
         self._log.append((self._view.highest, update))
         self._whole = None
+        self._merges.clear()
         self._wake()
 
     async def run(self) -> None:
         """Send until cancelled."""
         while True:
             await self._pending.wait()
+            began = time.monotonic()
             self.flush()
-            await asyncio.sleep(max(SHORTEST_GAP_S, GAP_S_PER_STREAM * self.streams))
+            # In one round of the loop streams wake, in the next they send; slow ones are not
+            # waited for.
+            for _ in range(2):
+                await asyncio.sleep(0)
+            gap_s = GAP_PER_SENDING * (time.monotonic() - began)
+            await asyncio.sleep(min(max(SHORTEST_GAP_S, gap_s), LONGEST_GAP_S))
 
     async def stream(self, after: int) -> AsyncGenerator[Update, None]:
         """Yield what changed after revision *after*; first the table where that is not known."""
@@ -102,6 +120,13 @@ class Feed:
             return -1
         return self._number + sum(1 for highest, _ in self._log if highest <= after)
 
+    def _pools_now(self) -> tuple[PoolRow, ...] | None:
+        rows = self._view.pool_rows
+        return self._pools if rows is None else rows
+
+    def _pools_changed(self) -> bool:
+        return self._pools_now() != self._pools
+
     def _wake(self) -> None:
         self._sent.set()
         self._sent = asyncio.Event()
@@ -110,20 +135,37 @@ class Feed:
         if self._whole is None:
             view = self._view
             rows = tuple(view.row(view.blocks[cidr]) for cidr in sorted_cidrs(view.blocks))
-            self._whole = Update(revision=view.revision, whole=True, rows=rows)
+            pools = self._pools_now()
+            self._whole = Update(
+                revision=view.revision,
+                whole=True,
+                rows=rows,
+                with_pools=pools is not None,
+                pools=pools or (),
+            )
         return self._whole
 
     def _merged(self, skip: int) -> Update | None:
-        """Merge the log but for its first *skip*; the later of two rows of one block counts."""
-        missed = [update for _, update in islice(self._log, skip, None)]
-        if len(missed) < 2:
-            return missed[0] if missed else None
-        rows: dict[IPNetwork, TableRow | None] = {}
-        for update in missed:
-            rows.update((row.cidr, row) for row in update.rows)
-            rows.update((cidr, None) for cidr in update.gone)
-        return Update(
-            revision=missed[-1].revision,
-            rows=tuple(row for row in rows.values() if row is not None),
-            gone=tuple(cidr for cidr, row in rows.items() if row is None),
-        )
+        """Merge the log but for its first *skip*, once for all streams that are as far."""
+        if skip == len(self._log):
+            return None
+        if (known := self._merges.get(skip)) is None:
+            missed = [update for _, update in islice(self._log, skip, None)]
+            known = self._merges[skip] = missed[0] if len(missed) == 1 else _merge(missed)
+        return known
+
+
+def _merge(missed: Sequence[Update]) -> Update:
+    """Make one of several; the later of two rows of one block counts."""
+    rows: dict[IPNetwork, TableRow | None] = {}
+    for update in missed:
+        rows.update((row.cidr, row) for row in update.rows)
+        rows.update((cidr, None) for cidr in update.gone)
+    pools = next((update.pools for update in reversed(missed) if update.with_pools), None)
+    return Update(
+        revision=missed[-1].revision,
+        rows=tuple(row for row in rows.values() if row is not None),
+        gone=tuple(cidr for cidr, row in rows.items() if row is None),
+        with_pools=pools is not None,
+        pools=pools or (),
+    )

@@ -226,8 +226,8 @@ def _number(fields: Fields, name: str) -> int:
     return value
 
 
-def _flag(fields: Fields, name: str) -> bool:
-    value = fields.get(name, False)
+def _flag(fields: Fields, name: str, *, usual: bool = False) -> bool:
+    value = fields.get(name, usual)
     if not isinstance(value, bool):
         raise TypeError(f"{name} is neither true nor false")
     return value
@@ -283,6 +283,7 @@ def _read_pool(fields: Fields) -> Pool:
         reservations=tuple(map(ip_network, _texts(fields, "reservations"))),
         state=PoolState(_text(fields, "state")),
         order=_number(fields, "order"),
+        masquerade=_flag(fields, "masquerade", usual=True),
     )
 
 

@@ -3,7 +3,7 @@
     attachment   one row a record, keyed (network, container_id, ifname)
     address      the addresses of each attachment in order; UNIQUE, so no bug gives one twice
     released     the history: who cools down, and since when
-    node, block, former, table_row    where blocks come from a cluster: ipam.sqlite_cluster
+    node, block, former, table_row, pool    of a node of a cluster: ipam.sqlite_cluster
 
 The file is recognised by its application_id, its schema version is user_version.  A new one is
 made under another name and renamed into place, so a file without our schema is never a crash of
@@ -57,6 +57,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID""",
     ),
     sqlite_cluster.TABLES,
+    sqlite_cluster.POOLS,
 )
 """What brings a file from each schema version to the next; version 0 is an empty file."""
 
@@ -104,6 +105,7 @@ class SQLiteStore:
                 sqlite_cluster.holdings(self._db),
                 sqlite_cluster.formers(self._db),
                 sqlite_cluster.rows(self._db),
+                sqlite_cluster.pools(self._db),
             )
 
     def commit(self, changes: Iterable[Change]) -> None:

@@ -4,6 +4,7 @@ node         one row: who the node is, and what of ipamd it remembers
 block        one row a block; rewritten whole with the node's row
 former       which pod had which addresses last
 table_row    the cluster's table as it was streamed, to be told again should etcd forget it
+pool         the cluster's pools, likewise streamed
 """
 
 import json
@@ -11,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 
-from ipam.calls import TableRow
+from ipam.calls import PoolRow, TableRow
 from ipam.cluster import BlockState
 from ipam.holdings import Former, Holdings, OwnBlock, OwnState
 from ipam.store import Own, Stick, Tabulate
@@ -33,6 +34,12 @@ TABLES: tuple[str, ...] = (
     """CREATE TABLE table_row (
         cidr TEXT PRIMARY KEY, node TEXT NOT NULL, epoch INTEGER NOT NULL,
         addresses TEXT NOT NULL, state TEXT NOT NULL
+    ) WITHOUT ROWID""",
+)
+
+POOLS: tuple[str, ...] = (
+    """CREATE TABLE pool (
+        name TEXT PRIMARY KEY, cidr TEXT NOT NULL, masquerade INTEGER NOT NULL
     ) WITHOUT ROWID""",
 )
 
@@ -92,6 +99,13 @@ def rows(db: sqlite3.Connection) -> tuple[TableRow, ...]:
     )
 
 
+def pools(db: sqlite3.Connection) -> tuple[PoolRow, ...]:
+    return tuple(
+        PoolRow(name=name, cidr=ip_network(cidr), masquerade=bool(masquerade))
+        for name, cidr, masquerade in db.execute("SELECT name, cidr, masquerade FROM pool")
+    )
+
+
 def write(db: sqlite3.Connection, change: Own | Stick | Tabulate) -> None:
     """Carry *change* out, inside the caller's transaction."""
     match change:
@@ -103,7 +117,7 @@ def write(db: sqlite3.Connection, change: Own | Stick | Tabulate) -> None:
                 [(one.pod, _texts(one.addresses), one.used) for one in kept],
             )
             db.executemany("DELETE FROM former WHERE pod = ?", [(pod,) for pod in forgotten])
-        case Tabulate(new, gone):
+        case Tabulate(new, gone, pools_now):
             db.executemany("DELETE FROM table_row WHERE cidr = ?", [(str(one),) for one in gone])
             db.executemany(
                 "INSERT OR REPLACE INTO table_row VALUES (?, ?, ?, ?, ?)",
@@ -112,6 +126,12 @@ def write(db: sqlite3.Connection, change: Own | Stick | Tabulate) -> None:
                     for row in new
                 ],
             )
+            if pools_now is not None:
+                db.execute("DELETE FROM pool")
+                db.executemany(
+                    "INSERT INTO pool VALUES (?, ?, ?)",
+                    [(one.name, str(one.cidr), one.masquerade) for one in pools_now],
+                )
 
 
 def _write_holdings(db: sqlite3.Connection, own: Holdings) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from ipam.calls import TableRow
+from ipam.calls import PoolRow, TableRow
 from ipam.errors import Conflict, StoreUnavailable
 from ipam.holdings import Former, Holdings
 from ipam.leases import Attachment, Record
@@ -72,10 +72,14 @@ class Stick:
 
 @dataclass(frozen=True, slots=True)
 class Tabulate:
-    """Write rows of the cluster's table; *gone* ones first go, and the rest stay."""
+    """Write rows of the cluster's table; *gone* ones first go, and the rest stay.
+
+    *pools* are all there are; None: as they are.
+    """
 
     rows: tuple[TableRow, ...]
     gone: tuple[IPNetwork, ...] = ()
+    pools: tuple[PoolRow, ...] | None = None
 
 
 Change = Put | Delete | Remember | Forget | Own | Stick | Tabulate
@@ -90,6 +94,7 @@ class Snapshot:
     holdings: Holdings | None = None
     formers: tuple[Former, ...] = ()
     rows: tuple[TableRow, ...] = ()
+    pools: tuple[PoolRow, ...] = ()
 
 
 class Store(Protocol):
@@ -127,6 +132,7 @@ class MemoryStore:
             holdings=kept.holdings,
             formers=tuple(kept.formers.values()),
             rows=tuple(kept.rows.values()),
+            pools=kept.pools,
         )
 
     def commit(self, changes: Iterable[Change]) -> None:
@@ -149,6 +155,7 @@ class _Kept:
     holdings: Holdings | None = None
     formers: dict[str, Former] = field(default_factory=dict)
     rows: dict[IPNetwork, TableRow] = field(default_factory=dict)
+    pools: tuple[PoolRow, ...] = ()
 
     def copy(self) -> "_Kept":
         return _Kept(
@@ -157,6 +164,7 @@ class _Kept:
             self.holdings,
             dict(self.formers),
             dict(self.rows),
+            self.pools,
         )
 
     def make(self, change: Change) -> None:
@@ -175,9 +183,10 @@ class _Kept:
             case Stick(formers, forgotten):
                 self.formers |= {one.pod: one for one in formers}
                 _drop(self.formers, forgotten)
-            case Tabulate(rows, gone):
+            case Tabulate(rows, gone, pools):
                 _drop(self.rows, gone)
                 self.rows |= {row.cidr: row for row in rows}
+                self.pools = self.pools if pools is None else pools
 
 
 class UnusableStore(MemoryStore):

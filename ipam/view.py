@@ -6,7 +6,7 @@ the highest revision counts.  Does no I/O.
 
 from collections.abc import Iterable, Mapping
 
-from ipam.calls import Held, TableRow
+from ipam.calls import Held, PoolRow, TableRow
 from ipam.cluster import Block, BlockState, Config, Meta, Node, Pool
 from ipam.keys import Alive, Foreign, Freeze, Keys, Record
 from ipam.kv import Entry, Event, Listing, Unchanged
@@ -53,6 +53,15 @@ class View:
             return None
         record = self._records.get(self.keys.config)
         return record if isinstance(record, Config) else Config()
+
+    @property
+    def pool_rows(self) -> tuple[PoolRow, ...] | None:
+        """Return what every node is told of the pools; None where they cannot be read."""
+        if (config := self.config) is None:
+            return None
+        return tuple(
+            PoolRow(name=one.name, cidr=one.cidr, masquerade=one.masquerade) for one in config.pools
+        )
 
     @property
     def frozen(self) -> str:

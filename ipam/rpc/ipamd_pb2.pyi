@@ -175,17 +175,31 @@ class TableRow(_message.Message):
     state: str
     def __init__(self, cidr: _Optional[str] = ..., node: _Optional[str] = ..., epoch: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ...) -> None: ...
 
+class PoolRow(_message.Message):
+    __slots__ = ("name", "cidr", "masquerade")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CIDR_FIELD_NUMBER: _ClassVar[int]
+    MASQUERADE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    cidr: str
+    masquerade: bool
+    def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., masquerade: _Optional[bool] = ...) -> None: ...
+
 class WatchReply(_message.Message):
-    __slots__ = ("revision", "whole", "rows", "gone")
+    __slots__ = ("revision", "whole", "rows", "gone", "with_pools", "pools")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
+    WITH_POOLS_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
     revision: int
     whole: bool
     rows: _containers.RepeatedCompositeFieldContainer[TableRow]
     gone: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, revision: _Optional[int] = ..., whole: _Optional[bool] = ..., rows: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ...) -> None: ...
+    with_pools: bool
+    pools: _containers.RepeatedCompositeFieldContainer[PoolRow]
+    def __init__(self, revision: _Optional[int] = ..., whole: _Optional[bool] = ..., rows: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., with_pools: _Optional[bool] = ..., pools: _Optional[_Iterable[_Union[PoolRow, _Mapping]]] = ...) -> None: ...
 
 class InitRequest(_message.Message):
     __slots__ = ("if_new", "recover")
@@ -204,7 +218,7 @@ class InitReply(_message.Message):
     def __init__(self, generation: _Optional[str] = ..., made: _Optional[bool] = ...) -> None: ...
 
 class PoolSpec(_message.Message):
-    __slots__ = ("name", "cidr", "block_length", "selector", "reservations", "state", "order")
+    __slots__ = ("name", "cidr", "block_length", "selector", "reservations", "state", "order", "masquerade")
     class SelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -219,6 +233,7 @@ class PoolSpec(_message.Message):
     RESERVATIONS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
+    MASQUERADE_FIELD_NUMBER: _ClassVar[int]
     name: str
     cidr: str
     block_length: int
@@ -226,7 +241,8 @@ class PoolSpec(_message.Message):
     reservations: _containers.RepeatedScalarFieldContainer[str]
     state: str
     order: int
-    def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., block_length: _Optional[int] = ..., selector: _Optional[_Mapping[str, str]] = ..., reservations: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., order: _Optional[int] = ...) -> None: ...
+    masquerade: bool
+    def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., block_length: _Optional[int] = ..., selector: _Optional[_Mapping[str, str]] = ..., reservations: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., order: _Optional[int] = ..., masquerade: _Optional[bool] = ...) -> None: ...
 
 class PutPoolRequest(_message.Message):
     __slots__ = ("pool", "create")

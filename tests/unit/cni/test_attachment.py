@@ -353,6 +353,17 @@ def test_what_nftables_gets_is_that_of_the_spec() -> None:
     assert found.pod_mac == what.pod_mac
 
 
+def test_a_pod_of_the_cluster_keeps_its_address_towards_all_pools_and_no_other_does() -> None:
+    pools = ip_network("10.9.0.0/16"), ip_network("fd00::/48")
+    record = Record(who=WHO, boot_id="b", started_ns=7, sandbox="/n", netns_cookie=1)
+
+    ours = attachment.published(record, design(ipMasq=True), pools)
+    other = attachment.published(record, design(ipMasq=True), pools[1:])
+
+    assert ours.subnets == (ip_network("10.9.0.0/24"), *pools)
+    assert other.subnets == (ip_network("10.9.0.0/24"),)
+
+
 NAMES = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,90}", fullmatch=True)
 KEYS = st.builds(
     Attachment, NAMES, NAMES, st.text("aé0-_@#", min_size=1, max_size=7).filter(lambda t: t != "#")

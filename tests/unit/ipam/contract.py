@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from ipam.calls import TableRow
+from ipam.calls import PoolRow, TableRow
 from ipam.cluster import BlockState
 from ipam.errors import Conflict
 from ipam.holdings import Former, Holdings, OwnBlock, OwnState
@@ -55,6 +55,7 @@ ROW = TableRow(
     addresses=(ip_address("192.0.2.1"), ip_address("fd00::1")),
     state=BlockState.DRAINING,
 )
+POOL = PoolRow(name="p", cidr=ip_network("10.1.0.0/16"), masquerade=True)
 DB0 = Former("shop/default/db-0/eth0", (ip_address("10.1.0.4"), ip_address("fd00::14")), 3)
 
 
@@ -166,3 +167,12 @@ class StoreContract:
         store.commit([Tabulate((moved,), (ROW.cidr, other.cidr))])
 
         assert store.load().rows == (moved,)
+
+    def test_pools_are_as_they_were_unless_they_are_given(self, store: Store) -> None:
+        other = replace(POOL, name="q", cidr=ip_network("fd00::/48"), masquerade=False)
+
+        store.commit([Tabulate((), pools=(POOL, other)), Tabulate((ROW,))])
+        first = store.load().pools
+        store.commit([Tabulate((), pools=(other,))])
+
+        assert (set(first), store.load().pools) == ({POOL, other}, (other,))

@@ -9,7 +9,7 @@ import pytest
 from ipam import blocks as module
 from ipam.allocator import Allocator
 from ipam.blocks import Blocks, usable
-from ipam.calls import Update
+from ipam.calls import PoolRow, Update
 from ipam.errors import NoFreeAddress, NotServed, StoreUnavailable
 from ipam.holdings import Holdings, OwnBlock, OwnState
 from ipam.leases import Lease, Record
@@ -287,6 +287,32 @@ def test_the_table_is_kept_and_written_behind(site: Site) -> None:
     assert site.blocks.table == {ROW.cidr: replace(ROW, node="m")}
     site.blocks.streamed(Update(revision=3, whole=True))
     assert site.blocks.table == {}
+
+
+def test_the_pools_are_kept_with_the_table(site: Site) -> None:
+    pool = PoolRow(name="p", cidr=ip_network("10.0.0.0/16"), masquerade=False)
+    site.blocks.streamed(Update(revision=1, whole=True, with_pools=True, pools=(pool,)))
+    site.blocks.streamed(Update(revision=2))
+    saved = site.blocks.save()
+    assert saved is not None
+    saved.result()
+    site.leases.close()
+    site.store.closed = False
+    site.begin()
+
+    assert site.blocks.pools == (pool,)
+    assert site.blocks.save() is None
+
+
+def test_whoever_follows_is_told_of_the_table_and_of_our_own_blocks(site: Site) -> None:
+    seen: list[tuple[int, int]] = []
+    site.blocks.follow(
+        lambda: seen.append((len(site.blocks.table), len(site.blocks.holdings.blocks)))
+    )
+    site.blocks.streamed(Update(revision=1, rows=(ROW,)))
+    site.adopt(block(FOUR))
+
+    assert seen == [(1, 0), (1, 1)]
 
 
 def test_what_changed_waits_for_the_mirror_in_order(site: Site) -> None:

@@ -2,8 +2,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 
-from ipam.calls import Update
-from ipam.cluster import Block, Node
+from ipam.calls import PoolRow, Update
+from ipam.cluster import Block, Config, Node, Pool
 from ipam.feed import Feed
 from ipam.keys import Keys, Record, write
 from ipam.kv import Entry, Event
@@ -163,5 +163,62 @@ def test_run_sends_what_was_noted() -> None:
         await stream.aclose()
 
         assert cidrs(update) == CIDRS[:1]
+
+    run(work)
+
+
+def of_pools(*pools: PoolRow) -> Config:
+    return Config(
+        pools=tuple(
+            Pool(name=one.name, cidr=one.cidr, block_length=26, masquerade=one.masquerade)
+            for one in pools
+        )
+    )
+
+
+def test_pools_come_with_the_table_and_after_that_when_they_changed() -> None:
+    first = PoolRow(name="a", cidr=ip_network("10.0.0.0/16"), masquerade=True)
+    second = PoolRow(name="b", cidr=ip_network("10.1.0.0/16"), masquerade=False)
+
+    async def work() -> None:
+        source = Source()
+        source.put(KEYS.config, of_pools(first))
+        stream = source.feed.stream(0)
+        whole = await anext(stream)
+        source.feed.flush()
+        source.give(CIDRS[0])
+        source.give(CIDRS[1])
+        known, changed = await anext(stream), []
+        late = source.feed.stream(source.revision)
+        for pools in ((first, second), (second,)):
+            source.put(KEYS.config, of_pools(*pools))
+            source.give(CIDRS[2])
+            changed.append(await anext(stream))
+        source.take(CIDRS[2])
+
+        assert (whole.with_pools, whole.pools) == (True, (first,))
+        assert known.with_pools  # the flush before came after the whole table was taken
+        assert [one.pools for one in changed] == [(first, second), (second,)]
+        assert (await anext(stream)).with_pools is False
+        assert (await anext(late)).pools == (second,)
+
+    run(work)
+
+
+def test_pools_that_cannot_be_read_are_as_they_were() -> None:
+    pool = PoolRow(name="a", cidr=ip_network("10.0.0.0/16"), masquerade=True)
+
+    async def work() -> None:
+        source = Source()
+        source.put(KEYS.config, of_pools(pool, pool))  # contradicts itself
+        unknown = await anext(source.feed.stream(0))
+        source.put(KEYS.config, of_pools(pool))
+        source.feed.flush()
+        source.put(KEYS.config, of_pools(pool, pool))
+        source.give(CIDRS[0])
+        known = await anext(source.feed.stream(0))
+
+        assert (unknown.with_pools, unknown.pools) == (False, ())
+        assert (known.with_pools, known.pools) == (True, (pool,))
 
     run(work)

@@ -102,8 +102,9 @@ def test_newer_schema_is_no_damage_and_is_refused_with_both_versions(path: Path)
     open_store(path, migrations=newer).close()
     before = path.read_bytes()
 
+    known = len(MIGRATIONS)
     with pytest.raises(
-        StoreUnavailable, match=r"schema version 3; this program knows up to 2"
+        StoreUnavailable, match=rf"schema version {known + 1}; this program knows up to {known}"
     ) as caught:
         open_store(path)
     assert not isinstance(caught.value, StoreDamaged)

@@ -4,9 +4,9 @@ import sqlite3
 from pathlib import Path
 
 from ipam.sqlite import MIGRATIONS, open_store
-from ipam.sqlite_cluster import TABLES, formers, holdings, rows
+from ipam.sqlite_cluster import POOLS, TABLES, formers, holdings, pools, rows
 from ipam.store import Own, Put, Snapshot, Stick, Tabulate
-from tests.unit.ipam.contract import DB0, ONE, OWN, ROW
+from tests.unit.ipam.contract import DB0, ONE, OWN, POOL, ROW
 
 
 def test_a_file_from_before_clusters_knows_of_none(tmp_path: Path) -> None:
@@ -19,27 +19,29 @@ def test_a_file_from_before_clusters_knows_of_none(tmp_path: Path) -> None:
     found = store.load()
     store.close()
 
-    assert MIGRATIONS[1] == TABLES
+    assert MIGRATIONS[1:] == (TABLES, POOLS)
     assert found == Snapshot()
 
 
 def test_all_of_it_is_there_after_reopening(tmp_path: Path) -> None:
     path = tmp_path / "isthmus.db"
     store = open_store(path)
-    store.commit([Put(ONE), Own(OWN), Stick((DB0,)), Tabulate((ROW,))])
+    store.commit([Put(ONE), Own(OWN), Stick((DB0,)), Tabulate((ROW,), pools=(POOL,))])
     store.close()
 
     again = open_store(path)
     found = again.load()
     again.close()
 
-    assert found == Snapshot(records=(ONE,), holdings=OWN, formers=(DB0,), rows=(ROW,))
+    assert found == Snapshot(
+        records=(ONE,), holdings=OWN, formers=(DB0,), rows=(ROW,), pools=(POOL,)
+    )
 
 
 def test_tables_without_rows_are_nothing() -> None:
     db = sqlite3.connect(":memory:")
-    for statement in TABLES:
+    for statement in TABLES + POOLS:
         db.execute(statement)
 
-    assert (holdings(db), formers(db), rows(db)) == (None, (), ())
+    assert (holdings(db), formers(db), rows(db), pools(db)) == (None, (), (), ())
     db.close()

@@ -15,6 +15,7 @@ from ipam.rpc import ipamd_pb2 as pb
 from ipam.wire import parse, refusal, render
 
 HELD = calls.Held(cidr=ip_network("10.0.0.0/26"), pool="p", epoch=1, revision=3)
+POOL = calls.PoolRow(name="p", cidr=ip_network("10.0.0.0/16"), masquerade=True)
 ROW = calls.TableRow(
     cidr=ip_network("fd00::/122"),
     node="a",
@@ -64,6 +65,7 @@ PAIRS: list[tuple[Any, Any]] = [
         calls.Mirror(node="n", uid="u", epoch=1, sequence=4, whole=True, leases=(LEASE,)),
     ),
     (pb.WatchReply, calls.Update(revision=1, whole=True, rows=(ROW,), gone=(HELD.cidr,))),
+    (pb.WatchReply, calls.Update(revision=1, with_pools=True, pools=(POOL,))),
     (pb.InitRequest, calls.Init(if_new=True)),
     (pb.InitReply, calls.Initialized(generation="g", made=True)),
     (pb.DrainReply, calls.Drained(state=NodeState.FENCED, blocks=(HELD.cidr,))),
