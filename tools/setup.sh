@@ -1,8 +1,9 @@
 #!/bin/sh
-# Prepare a Debian machine (12 or newer, as root) for `make demo` or `make test`.
+# Prepare a Debian machine (12 or newer, as root) for a target of the Makefile.
 #
 #   tools/setup.sh demo     what the program itself needs
 #   tools/setup.sh cluster  also etcd
+#   tools/setup.sh kind     what makes a Kubernetes cluster from nothing
 #   tools/setup.sh test     also the runtimes and test programs that the tests drive
 #
 # Does only what is missing, so that a second run takes a fraction of a second.  Writes to the
@@ -14,6 +15,7 @@ cd "$(dirname "$0")/.."
 clang_runtime='libclang-rt-*-dev'
 for_demo="gcc iproute2 iputils-ping make musl-tools nftables openssl python3 python3-venv"
 for_cluster="etcd-server"
+for_kind="docker.io iproute2 mmdebstrap musl-tools util-linux"
 for_test="$for_cluster busybox-static clang $clang_runtime conntrack containernetworking-plugins
     etcd-client iptables podman procps runc socat strace tcpdump util-linux"
 
@@ -83,10 +85,14 @@ mkdir -p build
 case "${1:-}" in
 demo) packages=$for_demo ;;
 cluster) packages="$for_demo $for_cluster" ;;
+kind) packages="$for_demo $for_kind" ;;
 test) packages="$for_demo $for_test" ;;
-*) die "usage: tools/setup.sh demo|cluster|test" ;;
+*) die "usage: tools/setup.sh demo|cluster|kind|test" ;;
 esac
 # shellcheck disable=SC2086 # a list of names
 debian_packages $packages
 python_packages
-if [ "$1" = test ]; then tools/peers/build.sh; fi
+case $1 in
+kind) tools/peers/build.sh kind kubernetes coredns etcd containerd cni ;;
+test) tools/peers/build.sh cni cri-client containerd etcd ;;
+esac

@@ -1,6 +1,8 @@
 #!/bin/sh
 # Build the programs of other projects that tests and benchmarks drive into build/peers/bin, at
 # the versions that the go.mod files here name.  Whatever was built from the same go.sum stays.
+#
+#   tools/peers/build.sh MODULES...   each a folder here
 set -eu
 cd "$(dirname "$0")"
 bin=$(cd ../.. && pwd)/build/peers/bin
@@ -22,26 +24,61 @@ build() {
     module=$1
     shift
     stamp=$bin/.$module
-    wanted=$(cat "$module"/go.* "$module"/*.go build.sh | sha256sum)
+    wanted=$(printf '%s\n' "$tags" "$ldflags" "$@" | cat - "$module"/go.* "$module"/*.go | sha256sum)
     [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ] && return
     require_go
-    echo "==> building $# programs of tools/peers/$module (a minute or two when Go's cache is empty)"
+    echo "==> building $# programs of tools/peers/$module (minutes when Go's cache is empty)"
     began=$(date +%s)
     (cd "$module" && GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 go build -trimpath \
-        -ldflags '-s -w' -tags no_btrfs,no_zfs,no_devmapper,no_aufs -o "$bin/" "$@")
+        -ldflags "$ldflags" -tags "$tags" -o "$bin/" "$@")
     printf '%s\n' "$wanted" > "$stamp"
     echo "    $module built in $(($(date +%s) - began)) s"
 }
 
-plugins=github.com/containernetworking/plugins/plugins
-build cni github.com/containernetworking/cni/cnitool \
-    $plugins/main/bridge $plugins/main/loopback $plugins/main/macvlan $plugins/main/ptp \
-    $plugins/ipam/dhcp $plugins/ipam/host-local $plugins/ipam/static \
-    $plugins/meta/bandwidth $plugins/meta/firewall $plugins/meta/portmap $plugins/meta/tuning
-build cri-client .
-containerd=github.com/containerd/containerd/v2/cmd
-build containerd $containerd/containerd $containerd/containerd-shim-runc-v2 $containerd/ctr
-# Restores with a raised revision, which Debian 12's etcd cannot.  Its package is named `server`.
-etcd=go.etcd.io/etcd
-build etcd $etcd/etcdctl/v3 $etcd/etcdutl/v3 $etcd/server/v3
-[ ! -e "$bin/server" ] || mv "$bin/server" "$bin/etcd"
+# prefix P PACKAGES...: each package's path with P before it.
+prefix() {
+    for package in $(shift; echo "$@"); do echo "$1/$package"; done
+}
+
+for family in "$@"; do
+    ldflags='-s -w'
+    tags=
+    # shellcheck disable=SC2046 # lists of names
+    case $family in
+    cni)
+        build cni github.com/containernetworking/cni/cnitool \
+            $(prefix github.com/containernetworking/plugins/plugins \
+                main/bridge main/loopback main/macvlan main/ptp ipam/dhcp ipam/host-local \
+                ipam/static meta/bandwidth meta/firewall meta/portmap meta/tuning)
+        ;;
+    cri-client) build cri-client . ;;
+    containerd)
+        tags=no_btrfs,no_zfs,no_devmapper,no_aufs
+        build containerd $(prefix github.com/containerd/containerd/v2/cmd \
+            containerd containerd-shim-runc-v2 ctr)
+        ;;
+    etcd)
+        # Restores with a raised revision, which Debian 12's cannot.  Its package is named `server`.
+        build etcd $(prefix go.etcd.io/etcd etcdctl/v3 etcdutl/v3 server/v3)
+        [ ! -e "$bin/server" ] || mv "$bin/server" "$bin/etcd"
+        ;;
+    kubernetes)
+        # Programs built from a module do not know their version, which kubeadm and clients compare.
+        version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' kubernetes/go.mod | head -n 1)
+        minor=${version#v1.}
+        names=k8s.io/component-base/version
+        ldflags="$ldflags -X $names.gitVersion=$version -X $names.gitMajor=1"
+        ldflags="$ldflags -X $names.gitMinor=${minor%%.*}"
+        ldflags="$ldflags -X k8s.io/client-go/pkg/version.gitVersion=$version"
+        build kubernetes $(prefix k8s.io/kubernetes cmd/kube-apiserver \
+            cmd/kube-controller-manager cmd/kube-proxy cmd/kube-scheduler cmd/kubeadm cmd/kubectl \
+            cmd/kubelet test/images/agnhost)
+        ;;
+    kind) build kind sigs.k8s.io/kind ;;
+    coredns) build coredns github.com/coredns/coredns ;;
+    *)
+        echo "peers: no module $family here; there are:" */ >&2
+        exit 1
+        ;;
+    esac
+done
