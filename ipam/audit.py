@@ -173,13 +173,17 @@ def show(all_: Whole, what: str, argument: str) -> object:
             return [_block_row(all_.view, b) for b in all_.view.blocks.values()]
         case "nodes":
             return [_node_row(all_.view, node) for node in all_.view.nodes.values()]
+        case "generation":
+            return all_.view.meta.generation if all_.view.meta else ""
         case "settings":
             return asdict((all_.view.config or Config()).settings)
         case "address":
             return _address(all_, argument)
         case "pod":
             return [_lease_row(one) for one in all_.leases if one.lease.pod == argument]
-    raise Invalid(f"show {what!r}: pools, blocks, nodes, settings, address and pod can be shown")
+    raise Invalid(
+        f"show {what!r}: pools, blocks, nodes, generation, settings, address and pod can be shown"
+    )
 
 
 def _address(all_: Whole, text: str) -> object:

@@ -5,7 +5,7 @@ import pytest
 
 from ipam.audit import Whole, check, show, whole
 from ipam.calls import FindingKind, MirroredLease
-from ipam.cluster import Block, BlockState, Config, Node, NodeState, Pool
+from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, Pool
 from ipam.keys import Alive, Keys, MirrorHead, Record, write
 from ipam.kv import Entry, Listing
 from ipam.refusals import Invalid
@@ -64,6 +64,12 @@ def test_frozen_claims_are_a_finding() -> None:
     (found,) = check(store(), "went back")
 
     assert (found.kind, found.text) == (FindingKind.FROZEN, "went back")
+
+
+def test_the_generation_is_shown() -> None:
+    begun = store(raw=(KEYS.meta, write(Meta(generation="f00d"))))
+
+    assert show(begun, "generation", "") == "f00d"
 
 
 @pytest.mark.parametrize("key", [KEYS.state + "tomato", KEYS.root + "tomato", KEYS.mirror("b")])
@@ -127,6 +133,7 @@ def test_mirror_of_another_epoch_lags() -> None:
 def test_rows_say_who_has_what() -> None:
     all_ = store()
 
+    assert show(all_, "generation", "") == ""
     assert show(all_, "pools", "")[0]["free"] == 15  # type: ignore[index]
     assert show(all_, "blocks", "")[0]["node"] == "a"  # type: ignore[index]
     assert show(all_, "nodes", "")[0]["blocks"] == ["10.0.0.0/26"]  # type: ignore[index]
