@@ -1,22 +1,25 @@
 """`isthmus ipam certificates`: an authority of one's own, for small sites and demonstrations.
 
-By openssl, which every host has.  A site with an authority signs the same names with it.
+A site with an authority signs the same names with it.
 """
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cli.answers import Problem
-from dataplane.programs import run
+from ipam.tls import ADMIN, NODE, BadCredentials, write_private
+
+if TYPE_CHECKING:
+    from ipam.signing import Issued
 
 _DAYS = 365
-_CA_DAYS = 3650
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
-_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
 @click.group()
@@ -39,74 +42,59 @@ def make(
     to that node, admin.pem and admin.key stay with you, ca.key stays here.  What is there
     already is kept, but for certificates that are made anew when asked for again.
     """
+    _check(nodes, hosts)
+    from ipam.signing import Signer, make_authority, now
+
+    life = timedelta(days=days)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (directory / "ca.key").exists():
+            _put(directory, "ca", make_authority(now()))
+        signer = Signer.load(directory / "ca.pem", directory / "ca.key")
+        if hosts:
+            _put(directory, "ipamd", signer.server(hosts, now=now(), life=life))
+        for node in nodes:
+            _put(directory, f"node-{node}", signer.client(f"{NODE}{node}", now=now(), life=life))
+        if admin or not (directory / "admin.pem").exists():
+            name = f"{ADMIN}:{admin}" if admin else ADMIN
+            _put(directory, "admin", signer.client(name, now=now(), life=life))
+    except (BadCredentials, OSError) as exc:
+        raise Problem(str(exc)) from exc
+
+
+@certificates.command()
+def request() -> None:
+    """Print a new key, and a request for a certificate of it, for whoever signs.
+
+    The certificate has to name its holder: as URI isthmus:node:NAME, or isthmus:admin.
+    """
+    from ipam.signing import make_request
+
+    made = make_request()
+    click.echo(made.key + made.certificate, nl=False)
+
+
+def _put(directory: Path, file: str, issued: "Issued") -> None:
+    write_private(directory / f"{file}.key", issued.key)
+    write_private(directory / f"{file}.pem", issued.certificate)
+    (directory / f"{file}.pem").chmod(0o644)
+    click.echo(f"made {directory / file}.pem")
+
+
+def _check(nodes: Sequence[str], hosts: Sequence[str]) -> None:
     for node in nodes:
         if not _NODE.fullmatch(node):
             raise click.BadParameter(f"{node!r} is no name of a node", param_hint="--node")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (directory / "ca.key").exists():
-        _make_authority(directory)
-    if hosts:
-        names = ",".join(f"{_kind(host)}:{host}" for host in hosts)
-        _sign(directory, "ipamd", names, "serverAuth", days)
-    for node in nodes:
-        _sign(directory, f"node-{node}", f"URI:isthmus:node:{node}", "clientAuth", days)
-    if admin or not (directory / "admin.pem").exists():
-        name = f"isthmus:admin:{admin}" if admin else "isthmus:admin"
-        _sign(directory, "admin", f"URI:{name}", "clientAuth", days)
-
-
-def _make_authority(directory: Path) -> None:
-    _openssl(
-        ["req", "-x509", *_KEY, "-days", str(_CA_DAYS), "-subj", "/CN=isthmus authority"],
-        ["-addext", "basicConstraints=critical,CA:TRUE,pathlen:0"],
-        ["-addext", "keyUsage=critical,keyCertSign,cRLSign"],
-        ["-keyout", str(directory / "ca.key"), "-out", str(directory / "ca.pem")],
-    )
-    _tell(directory / "ca.pem")
-
-
-def _sign(directory: Path, file: str, names: str, use: str, days: int) -> None:
-    """Make key and certificate *file*, good for *names* (as openssl's subjectAltName)."""
-    key, certificate, request, extensions = (
-        directory / f"{file}.{suffix}" for suffix in ("key", "pem", "csr", "ext")
-    )
-    new_key = directory / f"{file}.key.new"
-    try:
-        _openssl(["req", *_KEY, "-subj", "/", "-keyout", str(new_key), "-out", str(request)])
-        extensions.write_text(
-            f"basicConstraints=critical,CA:FALSE\nextendedKeyUsage={use}\n"
-            f"subjectAltName=critical,{names}\n"
-        )
-        _openssl(
-            ["x509", "-req", "-days", str(days), "-in", str(request), "-extfile", str(extensions)],
-            ["-CA", str(directory / "ca.pem"), "-CAkey", str(directory / "ca.key")],
-            ["-CAcreateserial", "-out", str(certificate)],
-        )
-        new_key.rename(key)
-    finally:
-        for leftover in (request, extensions, new_key):
-            leftover.unlink(missing_ok=True)
-    _tell(certificate)
-
-
-def _openssl(*words: Sequence[str]) -> None:
-    """Run openssl with *words*.  Raises Problem with what it complained of."""
-    done = run(["openssl", *(word for group in words for word in group)])
-    if done.status:
-        raise Problem(f"openssl {words[0][0]}: {done.complaint}")
-
-
-def _kind(host: str) -> str:
-    try:
-        ip_address(host)
-    except ValueError:
-        if not _NODE.fullmatch(host):
+    for host in hosts:
+        if not (_NODE.fullmatch(host) or _is_address(host)):
             raise click.BadParameter(
                 f"{host!r} is neither address nor host name", param_hint="--host"
-            ) from None
-        return "DNS"
-    return "IP"
+            )
 
 
-def _tell(path: Path) -> None:
-    click.echo(f"made {path}")
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True

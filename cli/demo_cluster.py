@@ -16,7 +16,6 @@ _PROGRAMS = {
     "etcd": "etcd-server",
     "ip": "iproute2",
     "nft": "nftables",
-    "openssl": "openssl",
     "ping": "iputils-ping",
 }
 _POOLS = (("four", "10.80.0.0/16"), ("six", "fd80::/112"))

@@ -5,6 +5,7 @@ its common name: `isthmus:node:<name>` a node's own records, `isthmus:admin` all
 `isthmus:admin:<name>` also tells the records who it was.
 """
 
+import os
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -15,6 +16,8 @@ from ipam.errors import IPAMError
 
 NODE = "isthmus:node:"
 ADMIN = "isthmus:admin"
+# The name in a certificate that ipamd issues to itself: its address may be any.
+SERVER = "isthmus-ipamd"
 
 
 class BadCredentials(IPAMError):
@@ -116,6 +119,20 @@ def _who(name: str) -> Who | None:
     if name == ADMIN or (name.startswith(f"{ADMIN}:") and name != f"{ADMIN}:"):
         return Who(name)
     return None
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put a file that only we may read, whole or not at all.  Raises BadCredentials."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except OSError as exc:
+        raise BadCredentials(f"{path}: {exc.strerror}") from exc
 
 
 def _content(path: Path) -> bytes:

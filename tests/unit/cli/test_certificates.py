@@ -37,7 +37,7 @@ def test_all_that_a_small_site_needs_is_made(run: Run, tmp_path: Path) -> None:
         assert files(tmp_path, name).fault() == ""
     assert uris(tmp_path, "node-b.example") == ["isthmus:node:b.example"]
     assert uris(tmp_path, "admin") == ["isthmus:admin:eva"]
-    assert [path for path in tmp_path.iterdir() if path.suffix in (".csr", ".ext", ".new")] == []
+    assert {path.suffix for path in tmp_path.iterdir()} == {".pem", ".key"}
 
 
 def test_the_authority_is_kept_and_others_are_made_anew(run: Run, tmp_path: Path) -> None:
@@ -49,7 +49,6 @@ def test_the_authority_is_kept_and_others_are_made_anew(run: Run, tmp_path: Path
     assert {name for name in before if before[name] != after[name]} == {
         "node-a.key",
         "node-a.pem",
-        "ca.srl",
     }
 
 
@@ -63,3 +62,22 @@ def test_what_no_certificate_can_say_is_refused(
 
     assert refused.exit_code == 2
     assert words[0] in refused.output
+
+
+def test_an_authority_whose_key_is_of_another_is_named(run: Run, tmp_path: Path) -> None:
+    run("ipam", "certificates", "make", tmp_path / "a")
+    run("ipam", "certificates", "make", tmp_path / "b")
+    (tmp_path / "a" / "ca.key").write_bytes((tmp_path / "b" / "ca.key").read_bytes())
+
+    refused = run("ipam", "certificates", "make", tmp_path / "a", "--node", "a")
+
+    assert refused.exit_code == 1
+    assert "the key of none of the certificates" in refused.output
+
+
+def test_a_request_is_printed_with_its_key(run: Run) -> None:
+    made = run("ipam", "certificates", "request")
+
+    request = x509.load_pem_x509_csr(made.output.encode())
+    assert request.is_signature_valid
+    assert "BEGIN PRIVATE KEY" in made.output

@@ -27,4 +27,4 @@ def test_it_names_the_packages_that_are_missing(run: Run, monkeypatch: pytest.Mo
     refused = run("demo-cluster")
 
     assert refused.exit_code == 1
-    assert "apt install etcd-server iproute2 nftables openssl iputils-ping" in refused.output
+    assert "apt install etcd-server iproute2 nftables iputils-ping" in refused.output
