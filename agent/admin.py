@@ -23,8 +23,8 @@ from net.address import IPAddress
 class Status:
     """How the agent is.  *reasons* says why it is not *serving*; ages are in seconds.
 
-    *last_reconcile_s* is None until the first reconciliation has ended; *cluster* is None
-    where no ipamd is configured, else what agent.cluster describes.
+    *last_reconcile_s* is None until the first reconciliation has ended; *cluster* and *mesh* are
+    None where no ipamd is configured, else what agent.cluster and agent.mesh describe.
     """
 
     version: str
@@ -42,6 +42,7 @@ class Status:
     resident_bytes: int = 0
     store: str = ""
     cluster: Mapping[str, Any] | None = None
+    mesh: Mapping[str, Any] | None = None
 
 
 class Leases(Protocol):

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Cluster:
-    """One for the life of an agent; all but `describe`, `problems` and `enforce_now` are of one
-    event loop."""
+    """One for the life of an agent; what does not say otherwise is of one event loop.
+
+    `describe`, `problems` and `enforce_now` are not.
+    """
 
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
@@ -43,6 +45,21 @@ class Cluster:
         self._work, self._news = asyncio.Event(), asyncio.Event()
         self._save_at = 0.0
         self._revision = 0
+
+    @property
+    def in_sync(self) -> bool:
+        """Whether the table was streamed in this life of the agent; from any thread."""
+        return self._revision > 0
+
+    @property
+    def frozen(self) -> str:
+        """Why claims wait, as ipamd said last, or ""; from any thread."""
+        return self._talk.condition.frozen
+
+    def renew(self) -> None:
+        """Tell ipamd anew who we are."""
+        self._standing.renew()
+        self._work.set()
 
     def enforce_now(self) -> None:
         """Drop the traffic of what is lost, before any ADD is served.  Raises DataplaneError."""
@@ -80,12 +97,13 @@ class Cluster:
                 await conversation(pause)
                 continue
             except IPAMError as exc:
-                self._failed(exc)
+                self.failed(exc)
             except Exception:  # the edge: a bug here must not end the service of others
                 log.exception("talk with ipamd failed, will retry")
             await asyncio.sleep(pause.longer())
 
-    def _failed(self, exc: IPAMError) -> None:
+    def failed(self, exc: IPAMError) -> None:
+        """Note that a conversation ended so; it is begun again later."""
         blocks = self._talk.blocks
         self._talk.condition.failures += 1
         if isinstance(exc, Stale):
@@ -129,11 +147,14 @@ class Cluster:
         """Tell what changed, and wait for more.  Raises IPAMError."""
         await self._standing.is_registered.wait()
         self._news.clear()
-        await self._teller.tell_once()
+        await self.tell_once()
         pause.reset()
         if not self._talk.blocks.waiting:
             await wait(self._news, TICK_S)
         await asyncio.sleep(TELL_S)
+
+    async def tell_once(self) -> None:
+        await self._teller.tell_once()
 
     async def _stream(self, pause: Pause) -> None:
         async with aclosing(self._talk.ipamd.watch(after=self._revision)) as updates:
@@ -152,13 +173,18 @@ class Cluster:
             block.cidr: block.state
             for block in self._talk.blocks.holdings.of_state(OwnState.ACTIVE, OwnState.DRAINING)
         }
-        return not held.keys().isdisjoint(update.gone) or any(
-            row.cidr in held
-            and (
-                row.node != self._talk.who.node
-                or (row.state is BlockState.ACTIVE) != (held[row.cidr] is OwnState.ACTIVE)
+        missing = update.whole and not held.keys() <= {row.cidr for row in update.rows}
+        return (
+            missing
+            or not held.keys().isdisjoint(update.gone)
+            or any(
+                row.cidr in held
+                and (
+                    row.node != self._talk.who.node
+                    or (row.state is BlockState.ACTIVE) != (held[row.cidr] is OwnState.ACTIVE)
+                )
+                for row in update.rows
             )
-            for row in update.rows
         )
 
     def describe(self) -> dict[str, Any]:

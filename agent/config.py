@@ -1,5 +1,6 @@
 """The agent's configuration file (TOML), checked key by key into one frozen value."""
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.placement import InstallConfig
+from masquerade.model import Settings as MasqueradeConfig
 from net import settings
 from net.address import IPAddress
-from net.settings import LogFormat, LogLevel
+from net.settings import ConfigError, LogFormat, LogLevel
+from routing.model import Mode
+from routing.model import Settings as RoutingConfig
 
 DEFAULT_PATH = Path("/etc/isthmus/agent.toml")
 
@@ -41,7 +45,9 @@ class AgentConfig:
     it is freed; *max_parallel*, *max_queued*: requests in work, and waiting for a turn;
     *status_counts_addresses*: whether STATUS fails when no address is free (it makes a
     Kubernetes node NotReady); *ipamd* None: addresses are given from ranges in network
-    configurations alone; *install* None: plugin and network list were put by somebody else.
+    configurations alone; *routing* None: others route between nodes; *masquerade* None: what
+    pods send keeps its address, or networks say otherwise; *install* None: plugin and network
+    list were put by somebody else.
     """
 
     socket: Path = Path("/run/isthmus/agent.sock")
@@ -56,6 +62,8 @@ class AgentConfig:
     max_queued: int = 1024
     status_counts_addresses: bool = False
     ipamd: IpamdConfig | None = None
+    routing: RoutingConfig | None = None
+    masquerade: MasqueradeConfig | None = None
     install: InstallConfig | None = None
 
     @property
@@ -96,6 +104,26 @@ _IPAMD_CHECKS: Mapping[str, settings.Check] = {
     "addresses": settings.addresses,
 }
 
+
+def _device(value: object) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.-]{0,13}", str(value)) or type(value) is not str:
+        raise ValueError("must be 1 to 14 letters, digits, '.', '-' or '_', a letter first")
+    return value
+
+
+_ROUTING_CHECKS: Mapping[str, settings.Check] = {
+    "mode": settings.one_of(Mode),
+    "vni": settings.whole_number(1, 0xFFFFFF),
+    "port": settings.whole_number(1, 65535),
+    "device": _device,
+    "mtu": settings.whole_number(0, 65535),
+}
+
+_MASQUERADE_CHECKS: Mapping[str, settings.Check] = {
+    "non_masquerade_cidrs": settings.networks,
+    "masquerade_link_local": settings.true_or_false,
+}
+
 _INSTALL_CHECKS: Mapping[str, settings.Check] = {
     "network_list": settings.absolute_path,
     "launcher": settings.absolute_path,
@@ -116,6 +144,8 @@ _CHECKS: Mapping[str, settings.Check] = {
     "max_queued": settings.whole_number(1, 65536),
     "status_counts_addresses": settings.true_or_false,
     "ipamd": settings.table(IpamdConfig, _IPAMD_CHECKS),
+    "routing": settings.table(RoutingConfig, _ROUTING_CHECKS),
+    "masquerade": settings.table(MasqueradeConfig, _MASQUERADE_CHECKS),
     "install": settings.table(InstallConfig, _INSTALL_CHECKS),
 }
 
@@ -132,4 +162,10 @@ def load(path: Path | None) -> AgentConfig:
 
 def parse(document: Mapping[str, Any]) -> AgentConfig:
     """Check *document*; raises ConfigError with a line for each wrong key."""
-    return settings.checked(AgentConfig, document, _CHECKS)
+    found = settings.checked(AgentConfig, document, _CHECKS)
+    idle = [name for name in ("routing", "masquerade") if getattr(found, name)]
+    if found.ipamd is None and idle:
+        raise ConfigError(
+            "\n".join(f"[{name}] needs [ipamd], who says which node has which" for name in idle)
+        )
+    return found

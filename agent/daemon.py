@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from agent import admin
 from agent import log as logs
 from agent.boot import now_ns
 from agent.config import DEFAULT_PATH, AgentConfig, load
+from agent.live import Live
 from agent.metrics import Readings, Requests, Rounds, families
 from agent.monitor import Monitor
 from agent.notify import Notifier
@@ -22,7 +23,7 @@ from agent.placement import Placement
 from agent.reconciler import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
-from agent.wiring import StateLocked, Wired, join, wire_within
+from agent.wiring import StateLocked, Wired, join, leave_clusters, weave, wire_within
 from cni import undo
 from cni.dispatch import serve
 from cni.document import decode
@@ -38,6 +39,7 @@ from net.settings import ConfigError
 
 if TYPE_CHECKING:
     from agent.cluster import Cluster
+    from agent.mesh import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +72,12 @@ def main(path: Path | None) -> int:
         log.warning("/proc/sys is read-only: what a setting is needed for will fail, and say so")
     try:
         wired = wire_within(config, _LOCK_WAIT_S)
+        if config.ipamd is None:
+            leave_clusters()
     except (StateLocked, DataplaneError, OSError) as exc:
         log.error("agent cannot start", extra={"error": str(exc)})
         return 1
-    daemon = Daemon(wired)
+    daemon = Daemon(wired, path or DEFAULT_PATH)
     try:
         asyncio.run(daemon.run())
     except (DataplaneError, OSError) as exc:
@@ -87,7 +91,7 @@ def main(path: Path | None) -> int:
 class Daemon:
     """One run of the agent over a wired node."""
 
-    def __init__(self, wired: Wired) -> None:
+    def __init__(self, wired: Wired, path: Path | None = None) -> None:
         self._wired = wired
         self._config: AgentConfig = wired.config
         self._requests = Requests()
@@ -102,6 +106,10 @@ class Daemon:
         self._placement = Placement(self._config.install) if self._config.install else None
         self._is_placed = self._placement is None
         self._cluster = join(wired)
+        self._mesh = weave(wired, self._cluster, Live(wired.config, path))
+        self._pools = wired.node.pools
+        if wired.blocks:
+            wired.blocks.follow(self._look_at_pools)
         self._server = Server(
             Handlers(self._serve, self._undo, self._admin),
             max_parallel=self._config.max_parallel,
@@ -121,6 +129,10 @@ class Daemon:
         self._note(self._wired.reconciler.start())
         if self._cluster:
             self._cluster.enforce_now()
+        if self._mesh:
+            Monitor(self._mesh.drifted, self._mesh.is_news, with_links=True).start()
+            # Before any ADD: it asks how much the way to other nodes carries.
+            self._mesh.round()
         Monitor(self._lost).start()
         self._serve_metrics()
         listening = listen(self._config.socket)
@@ -128,14 +140,14 @@ class Daemon:
         log.info("serving", extra={"socket": str(self._config.socket), "pid": os.getpid()})
         try:
             async with asyncio.TaskGroup() as tasks:
-                upkeep = tasks.create_task(self._upkeep())
-                signs = tasks.create_task(self._give_signs_of_life())
-                talk = tasks.create_task(self._cluster.run()) if self._cluster else None
+                beside = [
+                    tasks.create_task(self._upkeep()),
+                    tasks.create_task(self._give_signs_of_life()),
+                    *(tasks.create_task(one.run()) for one in (self._cluster, self._mesh) if one),
+                ]
                 await self._server.run(listening, stopping)
-                upkeep.cancel()
-                signs.cancel()
-                if talk:
-                    talk.cancel()
+                for task in beside:
+                    task.cancel()
         finally:
             self._notifier.tell("STOPPING=1")
             listening.close()
@@ -207,6 +219,12 @@ class Daemon:
         self._wired.host.forget()
         self._drift.set()
 
+    def _look_at_pools(self) -> None:
+        """Pods keep their addresses towards all pools, so nftables follows them."""
+        if (pools := self._wired.node.pools) != self._pools:
+            self._pools = pools
+            self._drift.set()
+
     def _note(self, report: Report) -> None:
         self._last_round_ns = now_ns()
         self._rounds.rounds += 1
@@ -253,7 +271,8 @@ class Daemon:
         undo.undelivered(request, self._wired.node)
 
     def _admin(self, question: dict[str, object]) -> dict[str, object]:
-        return admin.answer(question, Operated(self._wired, self.status, self._cluster))
+        watched = [one for one in (self._cluster, self._mesh) if one]
+        return admin.answer(question, Operated(self._wired, self.status, watched))
 
     def status(self) -> admin.Status:
         """How the agent is, from memory and one look at the spool."""
@@ -277,6 +296,7 @@ class Daemon:
             resident_bytes=resident_bytes(),
             store=str(self._config.database),
             cluster=self._cluster.describe() if self._cluster else None,
+            mesh=self._mesh.describe() if self._mesh else None,
         )
 
     def collect(self) -> Iterator[object]:
@@ -294,6 +314,7 @@ class Daemon:
                 spooled=status.spooled,
                 ready=status.serving,
                 cluster=status.cluster,
+                mesh=status.mesh,
             )
         )
 
@@ -323,15 +344,18 @@ class Operated:
     """The node as the operator's questions see it."""
 
     def __init__(
-        self, wired: Wired, status: Callable[[], admin.Status], cluster: "Cluster | None" = None
+        self,
+        wired: Wired,
+        status: Callable[[], admin.Status],
+        watched: "Sequence[Cluster | Mesh]" = (),
     ) -> None:
         self.leases = wired.leases
         self.status = status
         self._reconciler = wired.reconciler
-        self._cluster = cluster
+        self._watched = watched
 
     def check(self) -> list[str]:
-        return self._reconciler.check() + (self._cluster.problems() if self._cluster else [])
+        return self._reconciler.check() + [p for one in self._watched for p in one.problems()]
 
     def is_alive(self, record: Record) -> bool:
         return self._reconciler.is_alive(record)

@@ -59,6 +59,7 @@ class Readings:
     spooled: int
     ready: bool
     cluster: Mapping[str, Any] | None = None
+    mesh: Mapping[str, Any] | None = None
 
 
 def families(read: Readings) -> Iterator[object]:
@@ -99,6 +100,7 @@ def families(read: Readings) -> Iterator[object]:
             addresses.add_metric([str(usage.ranges), state], getattr(usage, state))
     yield addresses
     yield from _cluster(read.cluster)
+    yield from _routing((read.mesh or {}).get("routing"))
 
 
 def _cluster(cluster: Mapping[str, Any] | None) -> Iterator[object]:
@@ -129,6 +131,26 @@ def _cluster(cluster: Mapping[str, Any] | None) -> Iterator[object]:
     for state in ("active", "draining", "returning", "lost"):
         blocks.add_metric([state], states[state])
     yield blocks
+
+
+def _routing(routing: Mapping[str, Any] | None) -> Iterator[object]:
+    """Where this node routes to other nodes' pods, see routing.reconciler.State."""
+    if routing is None:
+        return
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    routes = GaugeMetricFamily("isthmus_routes", "Routes to other nodes' blocks", labels=["way"])
+    for way in ("direct", "tunnelled"):
+        routes.add_metric([way], routing[way])
+    yield routes
+    faults = len(routing["problems"])
+    yield GaugeMetricFamily("isthmus_routing_problems", "Routes not as they should be", faults)
+    yield GaugeMetricFamily("isthmus_routing_mtu", "What pods may send at once", routing["mtu"])
+    for name, text in (
+        ("changes", "Rounds that changed routes"),
+        ("failures", "Rounds to be tried again"),
+    ):
+        yield CounterMetricFamily(f"isthmus_routing_{name}", text, value=routing[name])
 
 
 def _counters(read: Readings) -> Iterator[tuple[str, str, int]]:

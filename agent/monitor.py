@@ -18,22 +18,49 @@ from dataplane.nft.elements import NETLINK_NETFILTER
 
 log = logging.getLogger(__name__)
 
+_LINKS = 0x1
 _ADDRESSES4, _ROUTES4, _ADDRESSES6, _ROUTES6 = 0x10, 0x40, 0x100, 0x400
 _NFTABLES = 1 << 6  # NFNLGRP_NFTABLES is group 7
 # NFNL_SUBSYS_NFTABLES is 10; NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET.
 _LOST_PARTS = frozenset(10 << 8 | number for number in (2, 5, 8, 11))
 _NFGENMSG = 4
-# The first attribute of each of them is the table's name, as number 1.
-_OUR_TABLE = (1, TABLE.encode() + b"\0")
+_TABLE_NAME = 1  # the first attribute of each of them
+
+
+def is_loss(kind: int, payload: memoryview) -> bool:
+    """An address of global scope that went (ifaddrmsg), a default route (rtmsg) that changed, or
+    a part of the table of attachments that was deleted."""
+    if kind == rtnl.DELADDR:
+        return payload[3] < rtnl.SCOPE_LINK
+    if kind in (rtnl.NEWROUTE, rtnl.DELROUTE):
+        return payload[1] == 0
+    return is_lost_part(kind, payload, TABLE)
+
+
+def is_lost_part(kind: int, payload: memoryview, table: str) -> bool:
+    """A part of *table* that was deleted, or all of it."""
+    if kind not in _LOST_PARTS:
+        return False
+    return next(each_attribute(payload, _NFGENMSG), None) == (_TABLE_NAME, table.encode() + b"\0")
 
 
 class Monitor:
-    """Calls *changed* from threads of its own, for every message that tells of a loss."""
+    """Calls *changed* from threads of its own, for every message that *matters*.
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    Of links only where *with_links*: each attachment makes some.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[], None],
+        matters: Callable[[int, memoryview], bool] = is_loss,
+        *,
+        with_links: bool = False,
+    ) -> None:
         self._changed = changed
-        routes = _ADDRESSES4 | _ROUTES4 | _ADDRESSES6 | _ROUTES6
-        self._sockets = [Netlink(socket.NETLINK_ROUTE, groups=routes)]
+        self._matters = matters
+        groups = _ADDRESSES4 | _ROUTES4 | _ADDRESSES6 | _ROUTES6 | _LINKS * with_links
+        self._sockets = [Netlink(socket.NETLINK_ROUTE, groups=groups)]
         try:
             self._sockets.append(Netlink(NETLINK_NETFILTER, groups=_NFTABLES))
         except NetlinkError as exc:
@@ -48,18 +75,8 @@ class Monitor:
         while True:
             try:
                 for kind, _, payload in news.receive():
-                    if _matters(kind, payload):
+                    if self._matters(kind, payload):
                         self._changed()
             except NetlinkError:
                 # Overrun: more happened than the socket holds, so anything may have.
                 self._changed()
-
-
-def _matters(kind: int, payload: memoryview) -> bool:
-    """An address of global scope that went (ifaddrmsg), a default route (rtmsg) that changed, or
-    a part of a table of ours that was deleted."""
-    if kind == rtnl.DELADDR:
-        return payload[3] < rtnl.SCOPE_LINK
-    if kind in _LOST_PARTS:
-        return next(each_attribute(payload, _NFGENMSG), None) == _OUR_TABLE
-    return kind in (rtnl.NEWROUTE, rtnl.DELROUTE) and payload[1] == 0

@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from agent.boot import boot_id, machine_id, now_ns, own_addresses
 from agent.config import AgentConfig
+from agent.live import Live
 from agent.reconciler import Reconciler
 from agent.search import Search
 from cni.node import Node
@@ -23,6 +24,7 @@ from cni.spec import pod_key, pod_name
 from cni.spool import Spool
 from cni.tables import MAC_GUARD, NAT
 from dataplane.conntrack import Conntrack
+from dataplane.fabric import Fabric
 from dataplane.host import Host
 from dataplane.links import Links
 from dataplane.netns import own_identity
@@ -36,9 +38,14 @@ from ipam.blocks import Blocks
 from ipam.errors import StoreDamaged, StoreUnavailable
 from ipam.sqlite import SQLiteStore, open_store, start_over
 from ipam.store import UnusableStore
+from masquerade.names import SKELETON
+from masquerade.reconciler import Reconciler as Masquerader
+from routing.reconciler import Reconciler as Router
+from routing.reconciler import clear as remove_routes
 
 if TYPE_CHECKING:
     from agent.cluster import Cluster
+    from agent.mesh import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -285,6 +292,55 @@ def join(wired: Wired) -> "Cluster | None":
             ),
         )
     )
+
+
+def weave(wired: Wired, cluster: "Cluster | None", live: Live) -> "Mesh | None":
+    """Make the node's part in the cluster's network, where an ipamd is configured.
+
+    Routes that an agent with other settings made are gone then.  Raises DataplaneError.
+    """
+    config, blocks = wired.config, wired.blocks
+    if config.ipamd is None or blocks is None or cluster is None:
+        return None
+    from agent.mesh import Mesh, Seams
+
+    fabric = Fabric()
+    wired.undo.callback(fabric.close)
+    table = NftTable(SKELETON, NftRunner(timeout=_NFT_S), wired.undo.enter_context(Elements()))
+    if config.routing is None:
+        remove_routes(fabric)
+    ipamd = config.ipamd
+    router = None
+    if config.routing:
+        router = Router(
+            config.routing,
+            fabric,
+            node=ipamd.node,
+            own=lambda: ipamd.addresses or own_addresses(ipamd.endpoints),
+            clock=time.monotonic,
+        )
+    seams = Seams(
+        in_sync=lambda: cluster.in_sync,
+        frozen=lambda: cluster.frozen,
+        settings=lambda: live.masquerade,
+        complaint=lambda: live.complaint,
+        limit_mtu=wired.host.limit_mtu,
+        readdressed=cluster.renew,
+        clock=time.monotonic,
+        random=Random(),
+        interval_s=config.reconcile_interval_s,
+    )
+    return Mesh(blocks, router, Masquerader(table), seams)
+
+
+def leave_clusters() -> None:
+    """Take away what an agent with an ipamd made of the cluster's network, if any.
+
+    Raises DataplaneError.
+    """
+    with closing(Fabric()) as fabric, Elements() as elements:
+        remove_routes(fabric)
+        NftTable(SKELETON, NftRunner(timeout=_NFT_S), elements).remove()
 
 
 def _not_ready(config: AgentConfig, leases: Allocator, blocks: Blocks | None) -> str:

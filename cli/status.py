@@ -42,6 +42,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         ("store", found["store"]),
     ]
     rows += _cluster(found["cluster"]) if found.get("cluster") else []
+    rows += _mesh(found["mesh"]) if found.get("mesh") else []
     rows += [("reason", reason) for reason in found["reasons"]]
     return [f"{name:<12} {value}" for name, value in rows]
 
@@ -65,6 +66,25 @@ def _cluster(found: dict[str, Any]) -> list[tuple[str, str]]:
     rows += [("pool", f"{pool or 'default'}: {why}") for pool, why in found["outlook"].items()]
     waiting = f"{found['mirror_waiting']} changes waiting, {found['mirror_lag_s']:.1f} s behind"
     return [*rows, ("mirror", waiting)]
+
+
+def _mesh(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """How pods of other nodes are reached, and what leaves the cluster."""
+    rows = []
+    if routing := found["routing"]:
+        stale = "" if routing["in_sync"] else ", as remembered: ipamd has not told yet"
+        rows.append(
+            (
+                "routes",
+                f"{routing['mode']}: {routing['direct']} direct, {routing['tunnelled']} through "
+                f"VXLAN; MTU of pods {routing['mtu'] or 'unknown'}{stale}",
+            )
+        )
+        rows += [("routes", problem) for problem in routing["problems"]]
+    if (translated := found["masquerade"]) is not None:
+        pools = ", ".join(translated["pools"]) or "no pool"
+        rows.append(("masquerade", f"{pools}; {translated['elements']} ranges"))
+    return rows + ([("trouble", found["trouble"])] if found["trouble"] else [])
 
 
 def span(seconds: float) -> str:

@@ -46,6 +46,11 @@ class Host:
         self._connect = connect
         self._local = threading.local()
         self._known = _Known()
+        self._limit = 0
+
+    def limit_mtu(self, mtu: int) -> None:
+        """Say what the way to other nodes' pods carries; 0: there is none."""
+        self._limit = mtu
 
     def forget(self) -> None:
         # Whoever is looking just now writes down what it finds where nobody reads it.
@@ -58,8 +63,12 @@ class Host:
         return known.uplinks
 
     def uplink_mtu(self) -> int:
-        """The smallest MTU of the uplinks; 0, the kernel's default, without any."""
-        return min((min(uplink.mtu, _WIDEST_VETH) for uplink in self.uplinks()), default=0)
+        """The smallest MTU of the uplinks and of the way to other nodes' pods.
+
+        0, the kernel's default, without any.
+        """
+        mtus = [uplink.mtu for uplink in self.uplinks()] + [self._limit] * bool(self._limit)
+        return min((min(mtu, _WIDEST_VETH) for mtu in mtus), default=0)
 
     def enable_forwarding(self, families: frozenset[int]) -> None:
         """Let the host route packets of *families* (4, 6); raises SysctlRefused."""

@@ -8,11 +8,11 @@ is allowed.
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -199,6 +199,16 @@ def addresses(value: object) -> tuple[IPAddress, ...]:
         raise ValueError(wanted)
     try:
         return tuple(ip_address(one) for one in value)
+    except ValueError as exc:
+        raise ValueError(f"{wanted}; {exc}") from exc
+
+
+def networks(value: object) -> tuple[IPNetwork, ...]:
+    wanted = 'must be a list of address ranges, as ["10.0.0.0/8", "fd00::/8"]'
+    if type(value) is not list or not all(type(one) is str for one in value):
+        raise ValueError(wanted)
+    try:
+        return tuple(ip_network(one) for one in value)
     except ValueError as exc:
         raise ValueError(f"{wanted}; {exc}") from exc
 

@@ -11,8 +11,9 @@ from agent.config import DEFAULT_PATH, AgentConfig, IpamdConfig, load, parse
 from net.settings import ConfigError, LogFormat, LogLevel
 
 ALLOWED = (
-    "cooldown_s, grace_s, install, ipamd, log_format, log_level, max_parallel, max_queued, "
-    "metrics_address, reconcile_interval_s, socket, state_dir, status_counts_addresses"
+    "cooldown_s, grace_s, install, ipamd, log_format, log_level, masquerade, max_parallel, "
+    "max_queued, metrics_address, reconcile_interval_s, routing, socket, state_dir, "
+    "status_counts_addresses"
 )
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from agent.monitor import _matters
+from agent import monitor
 from dataplane import rtnl
 from dataplane.netlink import text
 from tests.unit.dataplane.fakes import address_payload, link_payload, route_payload
@@ -56,7 +56,7 @@ def address(scope: int) -> bytes:
 def test_a_loss_is_an_address_a_change_of_uplinks_or_a_part_of_our_tables(
     kind: int, payload: bytes, is_loss: bool
 ) -> None:
-    assert _matters(kind, memoryview(payload)) is is_loss
+    assert monitor.is_loss(kind, memoryview(payload)) is is_loss
 
 
 def test_scopes_and_lengths_are_where_the_kernel_puts_them() -> None:

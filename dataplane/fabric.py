@@ -1,0 +1,229 @@
+"""What a host needs to reach the pods of others: tunnels, routes to blocks, and their entries.
+
+Routes are found again by their protocol number, links by their group; entries and addresses are
+those of such links.
+"""
+
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+from dataplane import rtnl
+from dataplane.block_routes import delete_route, list_main, parse_main, put_route
+from dataplane.errors import DataplaneError, NetlinkError
+from dataplane.fabric_model import (
+    BlockRoute,
+    Forward,
+    Neighbour,
+    OnLink,
+    Programmed,
+    Source,
+    Surroundings,
+    Tunnel,
+)
+from dataplane.netlink import Netlink
+from dataplane.tunnel import (
+    delete_forward,
+    delete_neighbour,
+    list_forwards,
+    list_neighbours,
+    list_tunnels,
+    new_tunnel,
+    parse_forward,
+    parse_neighbour,
+    parse_tunnel,
+    put_forward,
+    put_neighbour,
+)
+from net.address import IPAddress, IPNetwork
+
+# A datagram has to fit the socket's send buffer, 208 KiB by default; a message has 100 bytes.
+_PER_DATAGRAM = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One message; *what* says it in words; *forgiving*: what is absent is as wanted."""
+
+    message: bytes
+    what: str
+    forgiving: bool = False
+
+
+class Fabric:
+    """The kernel's side, of the namespace of the thread that made this; one thread at a time."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        self._netlink.close()
+
+    def observe(self, own: Iterable[IPAddress]) -> tuple[Surroundings, Programmed]:
+        """Look at all of it, and at which links the *own* addresses are.
+
+        Raises NetlinkError, DumpInterrupted.
+        """
+        tunnels = tuple(parse_tunnel(found) for _, found in self._netlink.dump(list_tunnels()))
+        ours = {tunnel.index for tunnel in tunnels if tunnel.ours}
+        routes: set[BlockRoute] = set()
+        on_link: list[OnLink] = []
+        for version in (4, 6):
+            for _, payload in self._netlink.dump(list_main(version)):
+                match parse_main(payload):
+                    case BlockRoute() as route:
+                        routes.add(route)
+                    case OnLink() as network if network.link not in ours:
+                        on_link.append(network)
+        addresses, sources = self._addresses(set(own), ours)
+        around = Surroundings(tunnels=tunnels, on_link=tuple(on_link), addresses=addresses)
+        return around, Programmed(
+            routes=frozenset(routes),
+            neighbours=frozenset(self._neighbours(ours)),
+            forwards=frozenset(self._forwards(ours)),
+            sources=frozenset(sources),
+        )
+
+    def make_tunnel(self, tunnel: Tunnel) -> None:
+        """Make a link, or nothing; raises DataplaneError, where its name is another's too."""
+        try:
+            self._netlink.transact([new_tunnel(tunnel)])
+            with ExitStack() as undo:
+                undo.callback(self.delete_tunnel, tunnel.name)
+                index = self._netlink.index_of(tunnel.name)
+                # The kernel looks whether the port is free as it comes up.
+                self._netlink.transact(
+                    [rtnl.without_link_local(index), rtnl.set_link(index, flags=rtnl.UP)]
+                )
+                undo.pop_all()
+        except NetlinkError as exc:
+            raise DataplaneError(
+                f"cannot make VXLAN link {tunnel.name} (VNI {tunnel.vni}, UDP port {tunnel.port}, "
+                f"from {tunnel.local}): {exc.reason}"
+            ) from exc
+
+    def mend_tunnel(self, index: int, tunnel: Tunnel) -> None:
+        """Bring a link up, with its MTU and MAC; raises NetlinkError."""
+        self._netlink.transact(
+            [rtnl.set_link(index, flags=rtnl.UP, mac=tunnel.mac, mtu=tunnel.mtu)]
+        )
+
+    def delete_tunnel(self, name: str) -> None:
+        """Raises NetlinkError; one that is not there is as wanted."""
+        self._netlink.transact([rtnl.delete_link(name)], tolerate=lambda exc: exc.absent)
+
+    def apply(self, before: Programmed, after: Programmed) -> list[str]:
+        """Make *after* of *before*, each route in one step; returns what was refused, in words.
+
+        What a route leads through is there before it and as long as it.  Raises NetlinkError
+        where the socket fails.
+        """
+        todo = steps(before, after)
+        refused: list[str] = []
+        for start in range(0, len(todo), _PER_DATAGRAM):
+            part = todo[start : start + _PER_DATAGRAM]
+            self._netlink.transact([step.message for step in part], tolerate=_noting(part, refused))
+        return refused
+
+    def _addresses(
+        self, own: set[IPAddress], ours: set[int]
+    ) -> tuple[dict[IPAddress, tuple[int, int]], set[Source]]:
+        mtus: dict[int, int] = {}
+        addresses: dict[IPAddress, tuple[int, int]] = {}
+        sources: set[Source] = set()
+        for found in rtnl.parse_addresses(self._netlink.dump(rtnl.list_addresses())):
+            address = found.address.ip
+            if found.index in ours and not address.is_link_local:
+                sources.add(Source(found.index, address))
+            elif address in own:
+                if found.index not in mtus:
+                    link = rtnl.parse_link(self._netlink.get(rtnl.get_link(found.index)))
+                    mtus[found.index] = link.mtu
+                addresses[address] = found.index, mtus[found.index]
+        return addresses, sources
+
+    def _neighbours(self, links: Iterable[int]) -> Iterable[Neighbour]:
+        for link in links:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                for _, payload in self._netlink.dump(list_neighbours(family, link)):
+                    if (found := parse_neighbour(payload)) and found.link == link:
+                        yield found
+
+    def _forwards(self, links: Iterable[int]) -> Iterable[Forward]:
+        for link in links:
+            for _, payload in self._netlink.dump(list_forwards(link)):
+                if (found := parse_forward(payload)) and found.link == link:
+                    yield found
+
+
+def steps(before: Programmed, after: Programmed) -> list[Step]:
+    """The messages that make *after* of *before*, in their order."""
+    found = [
+        Step(put_neighbour(one), f"neighbour {one.address}")
+        for one in after.neighbours - before.neighbours
+    ]
+    found += [
+        Step(put_forward(one), f"forwarding to {one.remote}")
+        for one in after.forwards - before.forwards
+    ]
+    found += [
+        Step(
+            rtnl.new_address(one.link, ip_interface(one.address), replace=True),
+            f"address {one.address}",
+        )
+        for one in after.sources - before.sources
+    ]
+    found += _route_steps(before.routes, after.routes)
+    found += _removals(before, after)
+    return found
+
+
+def _route_steps(before: frozenset[BlockRoute], after: frozenset[BlockRoute]) -> list[Step]:
+    former = {one.key for one in before}
+    kept: set[tuple[IPNetwork, int]] = {one.key for one in after}
+    found = [
+        Step(put_route(one, replace=one.key in former), f"route to {one.dst}")
+        for one in after - before
+    ]
+    return found + [
+        Step(delete_route(one), f"route to {one.dst}, to be deleted", forgiving=True)
+        for one in before - after
+        if one.key not in kept
+    ]
+
+
+def _removals(before: Programmed, after: Programmed) -> list[Step]:
+    """What routes led through goes after them, unless there is another of its key."""
+    neighbours = {one.key for one in after.neighbours}
+    forwards = {one.key for one in after.forwards}
+    found = [
+        Step(
+            rtnl.delete_address(one.link, ip_interface(one.address)),
+            f"address {one.address}, to be deleted",
+            forgiving=True,
+        )
+        for one in before.sources - after.sources
+    ]
+    found += [
+        Step(delete_neighbour(one), f"neighbour {one.address}, to be deleted", forgiving=True)
+        for one in before.neighbours - after.neighbours
+        if one.key not in neighbours
+    ]
+    return found + [
+        Step(delete_forward(one), f"forwarding to {one.remote}, to be deleted", forgiving=True)
+        for one in before.forwards - after.forwards
+        if one.key not in forwards
+    ]
+
+
+def _noting(part: list[Step], refused: list[str]) -> Callable[[NetlinkError], bool]:
+    def note(exc: NetlinkError) -> bool:
+        step = part[exc.index]
+        if not (step.forgiving and exc.absent):
+            reason = "another program has one" if exc.exists else exc.reason
+            refused.append(f"{step.what}: {reason}")
+        return True
+
+    return note
