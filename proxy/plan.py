@@ -115,11 +115,16 @@ def plan(
     )
 
 
-def elements(planned: Planned) -> dict[tuple[str, int, bytes], Element]:
-    """All that *planned* has in maps of its own, by set, family and key."""
-    return {
-        (each.of.name, each.of.family, each.key + each.end): each for each in _elements(planned)
-    }
+def elements(planned: Planned) -> Iterator[Element]:
+    """All that *planned* has in maps, but for what Services share."""
+    service = planned.service
+    for address in service.cluster_ips:
+        if any(each.address == address for each in planned.owned):
+            yield element(MAPS[address.version].cluster_ips, (address,))
+    for port in service.ports:
+        for frontend in planned.owned:
+            if frontend.protocol is port.protocol and frontend.port == _outer_port(port, frontend):
+                yield from _of_frontend(planned, port, frontend)
 
 
 def hairpin(address: IPAddress) -> Element:
@@ -153,17 +158,6 @@ def _is_used(service: Service, port: ServicePort, *, is_local: bool) -> bool:
 
 def _maybe_here(members: Iterable[Endpoint], node: NodeView) -> set[IPAddress]:
     return {each.address for each in members if each.node in ("", node.name)}
-
-
-def _elements(planned: Planned) -> Iterator[Element]:
-    service = planned.service
-    for address in service.cluster_ips:
-        if any(each.address == address for each in planned.owned):
-            yield element(MAPS[address.version].cluster_ips, (address,))
-    for port in service.ports:
-        for frontend in planned.owned:
-            if frontend.protocol is port.protocol and frontend.port == _outer_port(port, frontend):
-                yield from _of_frontend(planned, port, frontend)
 
 
 def _outer_port(port: ServicePort, frontend: Frontend) -> int:

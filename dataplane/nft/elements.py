@@ -6,7 +6,9 @@ nft costs 5-12 ms (docs/design).  Numbers in attributes are big-endian throughou
 """
 
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Self
 
@@ -37,6 +39,7 @@ _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
 _VALUE, _VERDICT = 1, 2
 _CODE, _CHAIN = 1, 2
 _GOTO = -4
+_INTERVAL_END = 1
 _COMMENT = 0  # libnftnl's NFTNL_UDATA_SET_ELEM_COMMENT: type, length, text with its NUL
 _PER_MESSAGE = 200  # one nested attribute holds at most 64 KiB; 200 of the largest are 50
 _PER_TRANSACTION = 500  # a datagram has to fit the socket's send buffer, 208 KiB by default
@@ -74,11 +77,14 @@ class Elements:
     def observe(self, of: NamedSet) -> set[Element]:
         """All elements of one set; raises NetlinkError, `absent` without the set."""
         body = _header(of.family) + text(_TABLE, of.table) + text(_SET, of.name)
-        found = set()
-        for _, payload in self._netlink.dump(message(_GET_ELEMENT, DUMP, body)):
-            for _, member in each_attribute(attributes(payload, 4).get(_ELEMENTS, b"")):
-                found.add(decode(of, attributes(member)))
-        return found
+        listed = [
+            attributes(member)
+            for _, payload in self._netlink.dump(message(_GET_ELEMENT, DUMP, body))
+            for _, member in each_attribute(attributes(payload, 4).get(_ELEMENTS, b""))
+        ]
+        if _has_ends_of_their_own(of):
+            return set(_joined(of, listed))
+        return {decode(of, each) for each in listed}
 
     def exists(self, family: Family, table: str, name: str) -> bool:
         """Is there a set of this name?"""
@@ -135,7 +141,8 @@ def messages(changes: Sequence[tuple[int, Element]]) -> Iterator[bytes]:
         flags = (CREATE if kind == NEW_ELEMENT else 0) | (ACK if number == len(parts) else 0)
         encode = _encode if kind == NEW_ELEMENT else _encode_key
         body = text(_TABLE, of.table) + text(_SET, of.name)
-        body += nested(_ELEMENTS, *(nested(_LIST_MEMBER, *encode(each)) for each in members))
+        listed = [nested(_LIST_MEMBER, *each) for each in _listed(of, members, encode)]
+        body += nested(_ELEMENTS, *listed)
         yield message(kind, flags, _header(of.family) + body)
 
 
@@ -145,7 +152,7 @@ def _header(family: Family) -> bytes:
 
 def _encode_key(each: Element) -> list[bytes]:
     parts = [nested(_KEY, attribute(_VALUE, each.key))]
-    if each.end:
+    if each.end and not _has_ends_of_their_own(each.of):
         parts.append(nested(_KEY_END, attribute(_VALUE, each.end)))
     return parts
 
@@ -161,6 +168,48 @@ def _encode(each: Element) -> list[bytes]:
         raw = each.comment.encode() + b"\0"
         parts.append(attribute(_USERDATA, bytes([_COMMENT, len(raw)]) + raw))
     return parts
+
+
+def _listed(
+    of: NamedSet, members: Sequence[Element], encode: Callable[[Element], list[bytes]]
+) -> Iterator[list[bytes]]:
+    if not _has_ends_of_their_own(of):
+        yield from map(encode, members)
+        return
+    # Bound after bound, as the kernel looks for overlaps.
+    for each in sorted(members, key=lambda each: each.key):
+        yield encode(each)
+        if end := _end_of(each):
+            yield end
+
+
+def _has_ends_of_their_own(of: NamedSet) -> bool:
+    """Intervals of a single field are a tree of bounds; those of several have both in one."""
+    return of.interval and len(of.key) == 1
+
+
+def _end_of(each: Element) -> list[bytes]:
+    """The bound just after *each*; the highest of all values has none."""
+    after = int.from_bytes(each.end) + 1
+    if after >> (8 * len(each.end)):
+        return []
+    key = nested(_KEY, attribute(_VALUE, after.to_bytes(len(each.end))))
+    return [key, attribute(_FLAGS, struct.pack(">I", _INTERVAL_END))]
+
+
+def _joined(of: NamedSet, listed: Sequence[dict[int, bytes]]) -> Iterator[Element]:
+    """Elements from the bounds of a tree: a start, and the next end."""
+
+    def is_end(each: dict[int, bytes]) -> bool:
+        return bool(int.from_bytes(each.get(_FLAGS, b"")) & _INTERVAL_END)
+
+    starts = sorted((decode(of, each) for each in listed if not is_end(each)), key=lambda e: e.key)
+    ends = sorted(decode(of, each).key for each in listed if is_end(each))
+    for start in starts:
+        place = bisect_right(ends, start.key)
+        size = len(start.key)
+        after = int.from_bytes(ends[place]) if place < len(ends) else 1 << (8 * size)
+        yield replace(start, end=(after - 1).to_bytes(size))
 
 
 def decode(of: NamedSet, found: dict[int, bytes]) -> Element:

@@ -121,6 +121,10 @@ class NamedSet:
         return f"{what} {self.name} {{ {self._kind()};{flags}{options} }}"
 
     @property
+    def is_written_by_packets(self) -> bool:
+        return "dynamic" in self.options
+
+    @property
     def goes(self) -> bool:
         """Is it a map to verdicts?"""
         return self.data == (Kind.VERDICT,)

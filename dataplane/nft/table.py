@@ -38,7 +38,9 @@ class NftTable:
         self._lock = threading.Lock()
 
     def observe(self) -> frozenset[Element] | None:
-        """All its elements; None when it is absent, of another layout, or lost rules.
+        """All its elements but those that packets wrote.
+
+        None when it is absent, of another layout, or lost rules.
 
         Raises NetlinkError, DumpInterrupted.
         """
@@ -49,7 +51,11 @@ class NftTable:
             if self._elements.rules(family, name) != self._skeleton.rules:
                 return None
             try:
-                found = [self._elements.observe(each) for each in self._skeleton.sets]
+                found = [
+                    self._elements.observe(each)
+                    for each in self._skeleton.sets
+                    if not each.is_written_by_packets
+                ]
             except NetlinkError as exc:
                 if exc.absent:
                     return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
 
 import pytest
 
@@ -15,6 +15,7 @@ from dataplane.nft.objects import Family, Protocol, Skeleton, element
 from dataplane.nft.runner import NftRunner
 from dataplane.nft.table import NftTable
 from net.address import IPAddress
+from proxy.tables import MAPS, skeleton
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
 from tests.unit.cni.published import Port, pod
@@ -123,3 +124,28 @@ def test_what_nft_lists_loads_again(table: Table, namespace: Namespace) -> None:
 def test_a_refused_script_says_why(namespace: Namespace) -> None:
     with pytest.raises(NftError, match="No such file or directory"):
         NftRunner().load("add chain inet nowhere x")
+
+
+@pytest.mark.parametrize(
+    ("version", "networks"),
+    [
+        (4, ["10.0.0.0/24", "10.0.1.0/24", "10.0.3.0/32", "0.0.0.0/8", "255.255.255.0/24"]),
+        (6, ["fd00::/64", "fd00:0:0:1::/64", "::/128", "ffff::/16"]),
+    ],
+)
+def test_networks_in_a_set_of_one_field_are_read_back_neighbours_and_ends_too(
+    namespace: Namespace, version: int, networks: list[str]
+) -> None:
+    of = MAPS[version].pods
+    members = {element(of, [ip_network(each)]) for each in networks}
+    with Elements() as elements:
+        table = NftTable(skeleton(version), NftRunner(), elements)
+        table.replace([])
+        table.apply(add=members)
+        gone = next(iter(members))
+
+        assert table.observe() == members
+        table.apply(delete=[gone])
+        assert table.observe() == members - {gone}
+        table.replace(members)
+        assert table.observe() == members

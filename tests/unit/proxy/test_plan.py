@@ -40,7 +40,7 @@ def planned(service: Service, where: Endpoints, before: Planned | None = None) -
 
 
 def shown(service: Service, *places: str) -> list[str]:
-    return sorted(map(str, elements(planned(service, endpoints(*places))).values()))
+    return sorted(map(str, elements(planned(service, endpoints(*places)))))
 
 
 A, B = "10.244.1.7:8080", "10.244.2.7:8080@here"
@@ -118,7 +118,7 @@ def test_each_family_has_its_own_endpoints() -> None:
 def test_what_an_older_service_has_is_left_to_it() -> None:
     nobody = plan(WEB, endpoints(A), NODE, owned=())
 
-    assert elements(nobody) == {}
+    assert list(elements(nobody)) == []
 
 
 def test_slots_are_kept_from_what_was_there() -> None:

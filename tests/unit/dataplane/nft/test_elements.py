@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from cni.tables import HAIRPIN, HOST_PORT, MASQUERADED, PERMITTED
 from dataplane.netlink import attributes, each_attribute
 from dataplane.nft.elements import DELETE_ELEMENT, NEW_ELEMENT, decode, messages
-from dataplane.nft.objects import Element, Protocol, element
+from dataplane.nft.objects import Element, Family, Kind, NamedSet, Protocol, element
 
 LIST = 3
 
@@ -70,3 +70,13 @@ def test_what_is_sent_is_read_back_the_same(each: Element) -> None:
     (member,) = members(message)
 
     assert decode(each.of, member) == each
+
+
+def test_an_interval_of_one_field_is_two_bounds_and_the_last_has_none_above() -> None:
+    tree = NamedSet(Family.IP, "t", "pods", (Kind.ADDRESS4,), interval=True)
+    nets = [element(tree, [ip_network(each)]) for each in ("10.0.0.0/24", "255.255.255.0/24")]
+    (sent,) = messages([(NEW_ELEMENT, each) for each in nets])
+
+    listed = each_attribute(attributes(sent, 20)[3])
+    keys = [attributes(attributes(each)[1])[1] for _, each in listed]
+    assert [str(ip_address(key)) for key in keys] == ["10.0.0.0", "10.0.1.0", "255.255.255.0"]

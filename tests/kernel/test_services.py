@@ -1,0 +1,161 @@
+"""Services with real packets: who answers, and from where they seem to be asked."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from dataplane.nft.objects import Protocol
+from proxy.model import Service, ServiceName, ServicePort, TrafficPolicy
+from tests.kernel.conftest import Namespace
+from tests.kernel.service_site import NODE, OUTSIDE, Site, pod_address, site
+
+pytestmark = pytest.mark.kernel
+
+IPS = {4: "10.96.0.20", 6: "fd00:96::20"}
+EXTERNAL = {4: "198.51.100.7", 6: "2001:db8:f::7"}
+WEB = Service(
+    name=ServiceName("shop", "web"),
+    ports=(
+        ServicePort(name="http", protocol=Protocol.TCP, port=80, node_port=30080),
+        ServicePort(name="http", protocol=Protocol.UDP, port=80, node_port=30080),
+    ),
+    cluster_ips=tuple(map(ip_address, IPS.values())),
+)
+LOCAL = TrafficPolicy.LOCAL
+BOTH = pytest.mark.parametrize("version", [4, 6])
+
+
+@pytest.fixture
+def here(namespaces: Callable[[str], Namespace]) -> Iterator[Site]:
+    with site(namespaces) as made:
+        yield made
+
+
+@BOTH
+def test_a_pod_and_the_node_reach_every_endpoint_and_pods_are_seen_as_themselves(
+    here: Site, version: int
+) -> None:
+    here.put(WEB, here.endpoints("p2", "far"))
+
+    assert set(here.answers(here.pods["p1"], IPS[version], 80, 40)) == {"p2", "far"}
+    assert set(here.answers(here.node, IPS[version], 80, 40)) == {"p2", "far"}
+    assert here.says(here.pods["p1"], IPS[version], 80)[0].endswith(pod_address("p1", version))
+
+
+@BOTH
+def test_a_pod_reaches_itself_by_its_own_service(here: Site, version: int) -> None:
+    here.put(WEB, here.endpoints("p1"))
+
+    assert here.answers(here.pods["p1"], IPS[version], 80) == {"p1": 1}
+
+
+@BOTH
+def test_where_nobody_answers_clients_are_refused_at_once(here: Site, version: int) -> None:
+    here.put(WEB, {})
+
+    for client in (here.pods["p1"], here.node):
+        assert here.answers(client, IPS[version], 80) == {"ConnectionRefusedError": 1}
+        assert here.answers(client, IPS[version], 81) == {"ConnectionRefusedError": 1}
+    here.remove(WEB.name)
+    assert here.answers(here.pods["p1"], IPS[version], 80) == {"TimeoutError": 1}
+
+
+@BOTH
+def test_a_node_port_is_open_to_the_world_and_masqueraded(here: Site, version: int) -> None:
+    here.put(WEB, here.endpoints("p1", "far"))
+
+    found = here.says(here.outside, NODE[version], 30080, 30)
+
+    assert {each.partition(" ")[0] for each in found} == {"p1", "far"}
+    assert not [each for each in found if each.endswith(OUTSIDE[version])]
+
+
+@BOTH
+def test_policy_local_keeps_the_clients_address_and_stays_on_the_node(
+    here: Site, version: int
+) -> None:
+    here.put(replace(WEB, external_policy=LOCAL), here.endpoints("p1", "far"))
+
+    found = here.says(here.outside, NODE[version], 30080, 20)
+
+    assert {each.partition(" ")[0] for each in found} == {"p1"}
+    assert all(each.endswith(OUTSIDE[version]) for each in found)
+    assert set(here.answers(here.pods["p2"], NODE[version], 30080, 40)) == {"p1", "far"}
+
+
+@BOTH
+def test_policy_local_drops_where_the_node_has_no_endpoint(here: Site, version: int) -> None:
+    here.put(replace(WEB, external_policy=LOCAL, internal_policy=LOCAL), here.endpoints("far"))
+
+    assert here.answers(here.outside, NODE[version], 30080) == {"TimeoutError": 1}
+    assert here.answers(here.pods["p1"], IPS[version], 80) == {"TimeoutError": 1}
+    assert here.answers(here.pods["p1"], NODE[version], 30080) == {"far": 1}
+
+
+@BOTH
+def test_source_ranges_let_in_whom_they_name_and_nobody_else(here: Site, version: int) -> None:
+    balanced = replace(WEB, load_balancer_ips=(ip_address(EXTERNAL[version]),))
+    inside = ip_network(f"{OUTSIDE[version]}/{'30' if version == 4 else '120'}", strict=False)
+    elsewhere = ip_network("203.0.113.0/24" if version == 4 else "2001:db8:dead::/48")
+
+    here.put(replace(balanced, source_ranges=(inside,)), here.endpoints("p1"))
+    assert here.answers(here.outside, EXTERNAL[version], 80) == {"p1": 1}
+
+    here.put(replace(balanced, source_ranges=(elsewhere,)), here.endpoints("p1"))
+    assert here.answers(here.outside, EXTERNAL[version], 80) == {"TimeoutError": 1}
+
+
+@BOTH
+def test_a_client_beyond_the_cluster_may_use_a_cluster_ip_by_this_node(
+    here: Site, version: int
+) -> None:
+    here.put(WEB, here.endpoints("p1"))
+
+    (said,) = here.says(here.outside, IPS[version], 80)
+
+    assert said.startswith("p1 ")
+    assert not said.endswith(OUTSIDE[version])
+
+
+def test_every_endpoint_is_found_whatever_their_number(here: Site) -> None:
+    for pods in (["p1"], ["p1", "p2"], ["p1", "p2", "far"], ["p2", "far"], ["far"]):
+        here.put(WEB, here.endpoints(*pods))
+
+        assert set(here.answers(here.outside, NODE[4], 30080, 40)) == set(pods)
+
+
+def test_what_is_planned_is_what_the_kernel_has_after_any_course(here: Site) -> None:
+    other = replace(WEB, name=ServiceName("shop", "other"), created="2",
+                    cluster_ips=(ip_address("10.96.0.21"),),
+                    external_ips=(ip_address(EXTERNAL[4]),))  # fmt: skip
+    for pods in (["p1"], ["p1", "p2", "far"], ["far"], []):
+        here.put(WEB, here.endpoints(*pods))
+        here.put(replace(other, external_policy=LOCAL), here.endpoints(*pods))
+        here.put(other, here.endpoints(*pods))
+    here.remove(WEB.name)
+
+    assert here.reconciler.repair() == 0
+    assert here.answers(here.outside, NODE[4], 30080) == {"ConnectionRefusedError": 1}
+
+
+def test_a_frontend_that_two_claim_is_the_older_ones_and_then_the_others(here: Site) -> None:
+    first = replace(WEB, created="2026-01-01T00:00:00Z")
+    second = replace(first, name=ServiceName("shop", "late"), created="2026-01-02T00:00:00Z",
+                     cluster_ips=(ip_address("10.96.0.21"),))  # fmt: skip
+    here.put(second, here.endpoints("p2"))
+    here.put(first, here.endpoints("p1"))
+
+    assert set(here.answers(here.outside, NODE[4], 30080, 10)) == {"p1"}
+    here.remove(first.name)
+    assert set(here.answers(here.outside, NODE[4], 30080, 10)) == {"p2"}
+
+
+def test_somebody_elses_hand_in_the_table_is_mended(here: Site) -> None:
+    here.put(WEB, here.endpoints("p1"))
+    here.node.run("nft", "flush", "map", "ip", "isthmus-services", "services")
+    here.node.run("nft", "delete", "table", "ip6", "isthmus-services")
+
+    assert here.reconciler.repair() > 0
+    assert [here.answers(here.pods["p2"], IPS[v], 80) for v in (4, 6)] == [{"p1": 1}] * 2
