@@ -1,6 +1,5 @@
 """`isthmus ipam`, of a whole cluster: begin it, look at it, and take nodes out of it."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,6 @@ import click
 
 from cli.answers import json_option, print_json, print_table
 from cli.cluster import cluster_options, need_cluster
-from ipam.cluster import Settings
 
 
 @click.command()
@@ -158,15 +156,12 @@ def drain(  # noqa: PLR0913, PLR0917 - click passes each by its name
 def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> None:
     """Show the cluster's settings, or change those given."""
     from ipam.rpc import ipamd_pb2 as pb
-    from ipam.wire import render
 
     cluster = need_cluster(ipamd, identity)
-    present = cluster.show("settings")
     changes = {key: value for key, value in given.items() if value is not None}
     if changes:
-        present |= changes
-        wanted = replace(Settings(), **present)
-        cluster.ask("PutSettings", pb.PutSettingsRequest(settings=render(pb.SettingsSpec, wanted)))
+        cluster.ask("PutSettings", pb.PutSettingsRequest(settings=pb.SettingsSpec(**changes)))
+    present = cluster.show("settings")
     if as_json:
         print_json(present)
         return

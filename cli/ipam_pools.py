@@ -1,21 +1,23 @@
 """`isthmus ipam pools`: where the cluster's blocks come from."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.answers import Problem, json_option, print_json, print_table
-from cli.cluster import Cluster, cluster_options, need_cluster
+from cli.answers import json_option, print_json, print_table
+from cli.cluster import cluster_options, need_cluster
 from cli.install import Subnet
 from ipam.cluster import Pool, PoolState
+from ipam.pools import DEFAULT_LENGTH
 from net.address import IPNetwork
 
-_BLOCK_LENGTH = {4: 26, 6: 122}
-_COLUMNS = ("POOL", "CIDR", "BLOCKS OF", "STATE", "ORDER", "FOR NODES WITH", "BLOCKS", "FREE")
+_COLUMNS = (
+    *("POOL", "CIDR", "BLOCKS OF", "STATE", "ORDER", "MASQUERADED"),
+    *("FOR NODES WITH", "BLOCKS", "FREE"),
+)
 
 
 class Labels(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -28,6 +30,14 @@ class Labels(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         if not key or not equals:
             self.fail(f"{value!r}: give KEY=VALUE, as zone=east", param, ctx)
         return key, text
+
+
+def _masquerade(*, default: bool | None) -> Callable[..., Any]:
+    return click.option(
+        "--masquerade/--no-masquerade",
+        default=default,
+        help="Whether what its pods send out of the cluster gets the address of their node.",
+    )
 
 
 @click.group()
@@ -51,6 +61,7 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
             f"/{row['block_length']}",
             row["state"],
             row["order"],
+            "yes" if row["masquerade"] else "no",
             ",".join(f"{key}={value}" for key, value in sorted(row["selector"].items())) or "any",
             row["blocks"],
             row["free"],
@@ -71,6 +82,7 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
     "--reserve", "reservations", type=Subnet(), multiple=True, help="Never given: once for each."
 )
 @click.option("--order", type=int, default=0, help="Pools of a lower one are asked first.")
+@_masquerade(default=True)
 @cluster_options
 def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     name: str,
@@ -79,6 +91,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     labels: Sequence[tuple[str, str]],
     reservations: Sequence[IPNetwork],
     order: int,
+    masquerade: bool,
     ipamd: str | None,
     identity: Path,
 ) -> None:
@@ -86,12 +99,17 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     pool = Pool(
         name=name,
         cidr=cidr,
-        block_length=_BLOCK_LENGTH[cidr.version] if block_length is None else block_length,
+        block_length=DEFAULT_LENGTH[cidr.version] if block_length is None else block_length,
         selector=dict(labels),
         reservations=tuple(reservations),
         order=order,
+        masquerade=masquerade,
     )
-    _put(need_cluster(ipamd, identity), pool, create=True)
+    from ipam.rpc import ipamd_pb2 as pb
+    from ipam.wire import render
+
+    request = pb.PutPoolRequest(pool=render(pb.PoolSpec, pool), create=True)
+    need_cluster(ipamd, identity).ask("PutPool", request)
     click.echo(f"pool {name}: {cidr} in blocks of /{pool.block_length}")
 
 
@@ -104,6 +122,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 @click.option("--no-labels", is_flag=True, help="For any node.")
 @click.option("--reserve", "reservations", type=Subnet(), multiple=True, help="Likewise.")
 @click.option("--no-reservations", is_flag=True)
+@_masquerade(default=None)
 @cluster_options
 def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
     name: str,
@@ -114,31 +133,44 @@ def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
     no_labels: bool,
     reservations: Sequence[IPNetwork],
     no_reservations: bool,
+    masquerade: bool | None,
     ipamd: str | None,
     identity: Path,
 ) -> None:
-    """Change a pool; what is not said stays as it is.
+    """Change a pool; what is not said stays as it is, whoever else changes it meanwhile.
 
     A disabled pool gives no blocks, a draining one also wants those back that it gave.
     """
     if (labels and no_labels) or (reservations and no_reservations):
         raise click.UsageError("give new ones or none, not both")
-    changes: dict[str, Any] = {}
-    if cidr is not None:
-        changes["cidr"] = cidr
-    if state is not None:
-        changes["state"] = PoolState(state)
-    if order is not None:
-        changes["order"] = order
-    if labels or no_labels:
-        changes["selector"] = dict(labels)
-    if reservations or no_reservations:
-        changes["reservations"] = tuple(reservations)
+    said: dict[str, Any] = {
+        "cidr": cidr,
+        "state": PoolState(state) if state else None,
+        "order": order,
+        "selector": dict(labels) if labels or no_labels else None,
+        "reservations": tuple(reservations) if reservations or no_reservations else None,
+        "masquerade": masquerade,
+    }
+    changes = {field: value for field, value in said.items() if value is not None}
     if not changes:
-        raise click.UsageError("say what to change: --cidr, --state, --order, --label, --reserve")
-    cluster = need_cluster(ipamd, identity)
-    _put(cluster, replace(_present(cluster, name), **changes), create=False)
+        raise click.UsageError(
+            "say what to change: --cidr, --state, --order, --label, --reserve, --masquerade"
+        )
+    from ipam.rpc import ipamd_pb2 as pb
+
+    request = pb.ChangePoolRequest(pool=_spec(name, changes), fields=list(changes))
+    need_cluster(ipamd, identity).ask("ChangePool", request)
     click.echo(f"pool {name}: changed")
+
+
+def _spec(name: str, changes: Mapping[str, Any]) -> Any:
+    """A message that says *changes*; of its other fields nothing is read."""
+    from ipam.rpc import ipamd_pb2 as pb
+    from ipam.wire import render
+
+    cidr = changes.get("cidr", ip_network("0.0.0.0/0"))
+    usual = {"name": name, "cidr": cidr, "block_length": 0}
+    return render(pb.PoolSpec, Pool(**(usual | dict(changes))))
 
 
 @pools.command()
@@ -150,28 +182,3 @@ def delete(name: str, ipamd: str | None, identity: Path) -> None:
 
     need_cluster(ipamd, identity).ask("DeletePool", pb.DeletePoolRequest(name=name))
     click.echo(f"pool {name}: deleted")
-
-
-def _put(cluster: Cluster, pool: Pool, *, create: bool) -> None:
-    from ipam.rpc import ipamd_pb2 as pb
-    from ipam.wire import render
-
-    request = pb.PutPoolRequest(pool=render(pb.PoolSpec, pool), create=create)
-    cluster.ask("PutPool", request)
-
-
-def _present(cluster: Cluster, name: str) -> Pool:
-    rows = cluster.show("pools")
-    row = next((row for row in rows if row["name"] == name), None)
-    if row is None:
-        known = ", ".join(row["name"] for row in rows) or "none"
-        raise Problem(f"no pool {name!r}: there are {known}")
-    return Pool(
-        name=name,
-        cidr=ip_network(row["cidr"]),
-        block_length=row["block_length"],
-        selector=row["selector"],
-        reservations=tuple(map(ip_network, row["reservations"])),
-        state=PoolState(row["state"]),
-        order=row["order"],
-    )

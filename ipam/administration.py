@@ -4,15 +4,24 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 from ipam import pools
 from ipam.calls import Drain, Drained, Init, Initialized
-from ipam.cluster import BlockState, Config, Meta, Node, NodeState, Pool, Settings
+from ipam.cluster import BlockState, Config, Meta, Node, NodeState, Pool
 from ipam.keys import Counter, write
 from ipam.kv import Ambiguous, Delete, Put
 from ipam.liveness import Liveness
 from ipam.reclaim import is_fenced
-from ipam.refusals import AlreadyThere, Contended, Forbidden, Frozen, Stale, Unknown
+from ipam.refusals import (
+    AlreadyThere,
+    Contended,
+    Forbidden,
+    Frozen,
+    Invalid,
+    Stale,
+    Unknown,
+)
 from ipam.replica import TRIES, Change, Replica
 from net.address import IPNetwork
 
@@ -72,34 +81,55 @@ class Administration:
     async def put_pool(self, pool: Pool, *, create: bool = False) -> None:
         """Raises Invalid, AlreadyThere, Forbidden where blocks in use would lose their pool."""
 
-        def change(config: Config) -> tuple[Config, Pool | None]:
+        def change(config: Config) -> tuple[Config, Pool | None, Pool | None]:
             old = next((one for one in config.pools if one.name == pool.name), None)
             if old and create:
                 raise AlreadyThere(f"pool {pool.name} is there already ({old.cidr})")
             others = tuple(one for one in config.pools if one.name != pool.name)
-            return replace(config, pools=(*others, pool)), old
+            return replace(config, pools=(*others, pool)), old, pool
 
-        await self._configure(change, pool)
+        await self._configure(change)
+
+    async def change_pool(self, name: str, /, **changes: Any) -> None:
+        """Change these fields and no others, whoever else changes what.
+
+        Raises Invalid, Unknown, Forbidden where blocks in use would lose their pool.
+        """
+        if not changes or "name" in changes:
+            raise Invalid("say which fields change; a name is for ever: make another pool")
+
+        def change(config: Config) -> tuple[Config, Pool | None, Pool | None]:
+            old = _pool(config, name)
+            new = replace(old, **changes)
+            kept = tuple(new if one is old else one for one in config.pools)
+            return replace(config, pools=kept), old, new
+
+        await self._configure(change)
 
     async def delete_pool(self, name: str) -> None:
         """Raises Unknown, Forbidden where it has blocks in use."""
 
-        def change(config: Config) -> tuple[Config, Pool | None]:
-            old = next((one for one in config.pools if one.name == name), None)
-            if old is None:
-                names = ", ".join(one.name for one in config.pools) or "none"
-                raise Unknown(f"no pool {name}; there are: {names}")
-            return replace(config, pools=tuple(p for p in config.pools if p is not old)), old
+        def change(config: Config) -> tuple[Config, Pool | None, Pool | None]:
+            old = _pool(config, name)
+            kept = tuple(one for one in config.pools if one is not old)
+            return replace(config, pools=kept), old, None
 
-        await self._configure(change, None)
+        await self._configure(change)
 
-    async def put_settings(self, settings: Settings) -> None:
-        """Raises Invalid."""
-        await self._configure(lambda config: (replace(config, settings=settings), None), None)
+    async def change_settings(self, **changes: Any) -> None:
+        """Change these and no others.  Raises Invalid."""
+        await self._configure(
+            lambda config: (
+                replace(config, settings=replace(config.settings, **changes)),
+                None,
+                None,
+            )
+        )
 
     async def _configure(
-        self, change: Callable[[Config], tuple[Config, Pool | None]], new: Pool | None
+        self, change: Callable[[Config], tuple[Config, Pool | None, Pool | None]]
     ) -> None:
+        """Make of the configuration what *change* does: the new one, and which pool became what."""
         self._replica.require_synced()
         keys, wanted = self._replica.keys, Config()
         for attempt in range(TRIES):
@@ -109,7 +139,7 @@ class Administration:
                 raise Forbidden(f"{keys.config} cannot be read, so it was edited by hand: mend it")
             if attempt and view.config == wanted:
                 return
-            wanted, old = change(view.config)
+            wanted, old, new = change(view.config)
             pools.validate(wanted)
             conditions = [view.unchanged(keys.meta), view.unchanged(keys.config)]
             if old and not pools.only_adds(old, new):
@@ -230,3 +260,12 @@ class Administration:
         block = view.blocks.get(cidr)
         node_keys = [keys.node(block.node)] if block else []
         await self._replica.transact([key, keys.meta, keys.frozen, *node_keys], decide)
+
+
+def _pool(config: Config, name: str) -> Pool:
+    """Raises Unknown."""
+    for pool in config.pools:
+        if pool.name == name:
+            return pool
+    names = ", ".join(one.name for one in config.pools) or "none"
+    raise Unknown(f"no pool {name}; there are: {names}")

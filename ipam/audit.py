@@ -208,6 +208,7 @@ def _pool_row(view: View, name: str) -> dict[str, object]:
         "block_length": pool.block_length,
         "state": pool.state.value,
         "order": pool.order,
+        "masquerade": pool.masquerade,
         "selector": dict(pool.selector),
         "reservations": [str(one) for one in pool.reservations],
         "blocks": space.size,

@@ -5,32 +5,20 @@ import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping
 from hashlib import blake2b
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import combinations
 
 from ipam.cluster import Config, Pool, PoolState, Settings
+from ipam.ranges import senseless
 from ipam.refusals import Forbidden, Invalid
 from net.address import IPNetwork
 
+_LINK_LOCAL = IPv4Network("169.254.0.0/16")
 NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?")
 LONGEST = {4: 30, 6: 126}
 DEFAULT_LENGTH = {4: 26, 6: 122}
 # Of each family.  etcd takes 128 operations in one transaction; registering may write all blocks.
 MOST_BLOCKS = 50
-
-
-def network(text: str, what: str) -> IPNetwork:
-    """Parse an address range in CIDR form.  Raises Invalid, saying what would be right."""
-    try:
-        loose = ip_network(text, strict=False)
-    except ValueError as exc:
-        raise Invalid(f"{what} {text!r} is not an address range like 10.0.0.0/16") from exc
-    if "/" not in text:
-        raise Invalid(f"{what} {text!r} has no length; {loose} would be one address")
-    try:
-        return ip_network(text)
-    except ValueError as exc:
-        raise Invalid(f"{what} {text} has host bits set; its network is {loose}") from exc
 
 
 def name(text: str, what: str) -> str:
@@ -55,8 +43,10 @@ def validate(config: Config) -> None:
 def _validate_pool(pool: Pool) -> None:
     name(pool.name, "pool name")
     cidr, longest = pool.cidr, LONGEST[pool.cidr.version]
-    if cidr.is_multicast or cidr.is_loopback or cidr.is_link_local or cidr.is_unspecified:
-        raise Invalid(f"pool {pool.name}: {cidr} is not for unicast between hosts")
+    if fault := senseless(cidr):
+        raise Invalid(f"pool {pool.name}: {fault}")
+    if cidr.overlaps(_LINK_LOCAL):
+        raise Invalid(f"pool {pool.name}: {cidr} overlaps {_LINK_LOCAL}, of which links are made")
     if pool.block_length < cidr.prefixlen:
         raise Invalid(
             f"pool {pool.name}: {cidr} is smaller than one block of /{pool.block_length}; "

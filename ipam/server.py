@@ -7,9 +7,12 @@ alone, an administrator's everything else.
 import asyncio
 import json
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -23,7 +26,16 @@ from ipam.health import Health
 from ipam.refusals import Invalid, NotAllowed, NotReady, Unidentified
 from ipam.rpc import ipamd_pb2 as pb
 from ipam.tls import ADMIN, NODE, PEM, BadCredentials, TLSFiles, Who, identify
-from ipam.wire import MAX_REPLY, MAX_REQUEST, REFUSAL_KEY, parse, parse_network, render
+from ipam.wire import (
+    MAX_REPLY,
+    MAX_REQUEST,
+    REFUSAL_KEY,
+    given_in,
+    parse,
+    parse_network,
+    parse_some,
+    render,
+)
 
 if TYPE_CHECKING:
     from ipam.authority import Authority
@@ -32,6 +44,9 @@ log = logging.getLogger(__name__)
 
 Asked = TypeVar("Asked", calls.Register, calls.Claim, calls.Release, calls.Mirror)
 Context = Any  # grpc.aio.ServicerContext
+
+SHARED = 16
+ROWS = 1 << 16
 
 _MALFORMED = "the request is no message of this protocol"
 _LEAVING = "this ipamd is going away: ask another"
@@ -71,7 +86,7 @@ def _answered(check: Callable[[Who], None]) -> Callable[[Any], Any]:
 
     def wrap(work: Callable[["Edge", Any, Who], Awaitable[Any]]) -> Any:
         async def handle(self: "Edge", request: Any, context: Context) -> Any:
-            async with _refusing(context):
+            async with refusing(context):
                 who = _who(context)
                 check(who)
                 if request is None:
@@ -97,6 +112,29 @@ def _admin(who: Who) -> None:
         raise NotAllowed(f"{who.name} is no administrator: use a certificate of {ADMIN}")
 
 
+class Messages:
+    """The latest updates as they are sent, made once for all streams that share them."""
+
+    def __init__(self) -> None:
+        self._latest: deque[tuple[calls.Update, bytes]] = deque(maxlen=SHARED)
+
+    def of(self, update: calls.Update) -> bytes:
+        for known, message in self._latest:
+            if known is update:
+                return message
+        # Messages that stand one after another are one, of all their rows (protobuf's encoding).
+        rest = render(pb.WatchReply, replace(update, rows=())).SerializeToString()
+        message = b"".join((rest, *map(_row, update.rows)))
+        self._latest.appendleft((update, message))
+        return message
+
+
+@lru_cache(ROWS)
+def _row(row: calls.TableRow) -> bytes:
+    """One row as a message of its own: of a table few are new."""
+    return bytes(render(pb.WatchReply, calls.Update(revision=0, rows=(row,))).SerializeToString())
+
+
 class CannotListen(IPAMError):
     """The address is in use, or none of this host's."""
 
@@ -114,6 +152,7 @@ class Edge:
         self.longest_call_s = longest_call_s
         self._authority = authority
         self._now = now
+        self._messages = Messages()
         self._streams: set[asyncio.Timeout] = set()
         self._leaving = False
 
@@ -145,7 +184,7 @@ class Edge:
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
         """The table and its changes, until the node goes, or this replica does."""
-        async with _refusing(context):
+        async with refusing(context):
             who = _who(context)
             _node(who)
             if request is None:
@@ -165,7 +204,7 @@ class Edge:
         updates: Any = self._authority.watch(node, after=after)
         async with aclosing(updates):
             async for update in updates:
-                await context.write(render(pb.WatchReply, update))
+                await context.write(self._messages.of(update))
 
     @_answered(_admin)
     async def Init(self, request: pb.InitRequest, _who: Who) -> pb.InitReply:
@@ -177,13 +216,20 @@ class Edge:
         return pb.PutPoolReply()
 
     @_answered(_admin)
+    async def ChangePool(self, request: pb.ChangePoolRequest, _who: Who) -> pb.ChangePoolReply:
+        changes = parse_some(Pool, request.pool, request.fields)
+        await self._authority.change_pool(request.pool.name, **changes)
+        return pb.ChangePoolReply()
+
+    @_answered(_admin)
     async def DeletePool(self, request: pb.DeletePoolRequest, _who: Who) -> pb.DeletePoolReply:
         await self._authority.delete_pool(request.name)
         return pb.DeletePoolReply()
 
     @_answered(_admin)
     async def PutSettings(self, request: pb.PutSettingsRequest, _who: Who) -> pb.PutSettingsReply:
-        await self._authority.put_settings(parse(Settings, request.settings))
+        given = given_in(request.settings)
+        await self._authority.change_settings(**parse_some(Settings, request.settings, given))
         return pb.PutSettingsReply()
 
     @_answered(_admin)
@@ -219,7 +265,10 @@ class Edge:
 
 def make_server(edge: Edge, health: Health, *, max_calls: int) -> aio.Server:
     """A server that has yet to be bound to an address, with every buffer bounded."""
-    server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
+    # By default gRPC throws dice over each call once a thousand wait to be taken: all nodes of a
+    # large cluster come at once when they find their ipamd again.
+    waiting = [(f"grpc.server.max_pending_requests{end}", max_calls) for end in ("", "_hard_limit")]
+    server = aio.server(options=[*_OPTIONS, *waiting], maximum_concurrent_rpcs=max_calls)
     server.add_generic_rpc_handlers((_handlers(edge), health.handlers()))
     return server
 
@@ -245,15 +294,19 @@ def _handlers(edge: Edge) -> Any:
                 else grpc.unary_unary_rpc_method_handler
             )(
                 getattr(edge, method.name),
-                request_deserializer=_reader(getattr(pb, method.input_type.name)),
-                response_serializer=lambda reply: reply.SerializeToString(),
+                request_deserializer=reader(getattr(pb, method.input_type.name)),
+                response_serializer=_bytes,
             )
             for method in service.methods
         },
     )
 
 
-def _reader(kind: Any) -> Callable[[bytes], Any]:
+def _bytes(reply: Any) -> bytes:
+    return reply if isinstance(reply, bytes) else bytes(reply.SerializeToString())
+
+
+def reader(kind: Any) -> Callable[[bytes], Any]:
     def read(data: bytes) -> Any:
         try:
             return kind.FromString(data)
@@ -263,8 +316,8 @@ def _reader(kind: Any) -> Callable[[bytes], Any]:
     return read
 
 
-def server_credentials(files: TLSFiles) -> Any:
-    """Mutual TLS by *files*, looked at before every handshake.
+def server_credentials(files: TLSFiles, *, of_both: bool = True) -> Any:
+    """TLS by *files*, looked at before every handshake; *of_both*: clients show theirs, too.
 
     Files that cannot be used leave the former certificate in place, and are logged once.
     """
@@ -285,7 +338,7 @@ def server_credentials(files: TLSFiles) -> Any:
         return _configuration(renewed)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(current), fetch, require_client_authentication=True
+        _configuration(current), fetch, require_client_authentication=of_both
     )
 
 
@@ -318,7 +371,7 @@ def _own(who: Who, asked: Asked) -> Asked:
 
 
 @asynccontextmanager
-async def _refusing(context: Context) -> AsyncIterator[None]:
+async def refusing(context: Context) -> AsyncIterator[None]:
     """Answer what is raised inside with its status; its name goes along for our own clients."""
     try:
         yield

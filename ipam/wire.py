@@ -4,7 +4,7 @@ Fields have the same names on both sides, so the types say how: addresses and ne
 an enum its value, and what is empty in a message is the field's default.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from enum import StrEnum
 from ipaddress import ip_address, ip_network
@@ -36,16 +36,26 @@ class _Field:
 
 def parse(kind: type[Value], message: Any) -> Value:
     """The *kind* that *message* says.  Raises Invalid with the field that is wrong."""
-    values = {}
-    for field in _fields(kind):
-        given = getattr(message, field.name)
-        if field.optional and not _is_given(message, field.name, given):
-            continue
-        try:
-            values[field.name] = field.convert(given)
-        except ValueError as exc:
-            raise Invalid(f"{field.name}: {exc}") from exc
-    return kind(**values)
+    return kind(
+        **{
+            field.name: _converted(field, message)
+            for field in _fields(kind)
+            if not field.optional or _is_given(message, field.name, getattr(message, field.name))
+        }
+    )
+
+
+def parse_some(kind: type[Any], message: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The fields *names* of a *kind*, as *message* says them.  Raises Invalid."""
+    known = {field.name: field for field in _fields(kind)}
+    if unknown := sorted(set(names) - known.keys()):
+        raise Invalid(f"no field {', '.join(unknown)}; there are {', '.join(known)}")
+    return {name: _converted(known[name], message) for name in names}
+
+
+def given_in(message: Any) -> list[str]:
+    """The names of the optional fields that *message* says."""
+    return [field.name for field, _ in message.ListFields()]
 
 
 def render(kind: type[Message], value: Any) -> Message:
@@ -93,6 +103,13 @@ def _refusals() -> dict[str, type[IPAMError]]:
 
 
 _REFUSALS = _refusals()
+
+
+def _converted(field: _Field, message: Any) -> Any:
+    try:
+        return field.convert(getattr(message, field.name))
+    except ValueError as exc:
+        raise Invalid(f"{field.name}: {exc}") from exc
 
 
 def _extend(target: Any, values: tuple[Any, ...]) -> None:
@@ -173,7 +190,10 @@ def _address(given: str) -> IPAddress:
 def _network(given: str) -> IPNetwork:
     if "/" not in given or "%" in given:
         raise ValueError(f"{given!r} is no network: give ADDRESS/LENGTH, as 10.0.0.0/26")
-    return ip_network(given)
+    network = ip_network(given, strict=False)
+    if str(network.network_address) != str(ip_address(given.partition("/")[0])):
+        raise ValueError(f"{given} has host bits set; its network is {network}")
+    return network
 
 
 _KNOWN: dict[Any, tuple[_Field, ...]] = {}

@@ -6,6 +6,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class EnrollRequest(_message.Message):
+    __slots__ = ("token", "request")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    request: bytes
+    def __init__(self, token: _Optional[str] = ..., request: _Optional[bytes] = ...) -> None: ...
+
+class EnrollReply(_message.Message):
+    __slots__ = ("certificate", "node", "renew_after_s")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    RENEW_AFTER_S_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    node: str
+    renew_after_s: int
+    def __init__(self, certificate: _Optional[bytes] = ..., node: _Optional[str] = ..., renew_after_s: _Optional[int] = ...) -> None: ...
+
 class HeldBlock(_message.Message):
     __slots__ = ("cidr", "pool", "epoch", "state", "revision", "reserved")
     CIDR_FIELD_NUMBER: _ClassVar[int]
@@ -253,6 +271,18 @@ class PutPoolRequest(_message.Message):
     def __init__(self, pool: _Optional[_Union[PoolSpec, _Mapping]] = ..., create: _Optional[bool] = ...) -> None: ...
 
 class PutPoolReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ChangePoolRequest(_message.Message):
+    __slots__ = ("pool", "fields")
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    pool: PoolSpec
+    fields: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pool: _Optional[_Union[PoolSpec, _Mapping]] = ..., fields: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ChangePoolReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

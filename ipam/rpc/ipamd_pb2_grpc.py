@@ -69,6 +69,11 @@ class IPAMStub:
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.PutPoolRequest.SerializeToString,
                 response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.PutPoolReply.FromString,
                 _registered_method=True)
+        self.ChangePool = channel.unary_unary(
+                '/isthmus.ipam.v1.IPAM/ChangePool',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.ChangePoolRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ChangePoolReply.FromString,
+                _registered_method=True)
         self.DeletePool = channel.unary_unary(
                 '/isthmus.ipam.v1.IPAM/DeletePool',
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.DeletePoolRequest.SerializeToString,
@@ -148,6 +153,12 @@ class IPAMServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ChangePool(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeletePool(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -221,6 +232,11 @@ def add_IPAMServicer_to_server(servicer, server):
                     servicer.PutPool,
                     request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.PutPoolRequest.FromString,
                     response_serializer=ipam_dot_rpc_dot_ipamd__pb2.PutPoolReply.SerializeToString,
+            ),
+            'ChangePool': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangePool,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ChangePoolRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.ChangePoolReply.SerializeToString,
             ),
             'DeletePool': grpc.unary_unary_rpc_method_handler(
                     servicer.DeletePool,
@@ -453,6 +469,33 @@ class IPAM:
             _registered_method=True)
 
     @staticmethod
+    def ChangePool(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.IPAM/ChangePool',
+            ipam_dot_rpc_dot_ipamd__pb2.ChangePoolRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.ChangePoolReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeletePool(request,
             target,
             options=(),
@@ -604,6 +647,81 @@ class IPAM:
             '/isthmus.ipam.v1.IPAM/Check',
             ipam_dot_rpc_dot_ipamd__pb2.CheckRequest.SerializeToString,
             ipam_dot_rpc_dot_ipamd__pb2.CheckReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class EnrolmentStub:
+    """At a port of its own, where a caller needs no certificate: to get its first.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Enroll = channel.unary_unary(
+                '/isthmus.ipam.v1.Enrolment/Enroll',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.EnrollRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.EnrollReply.FromString,
+                _registered_method=True)
+
+
+class EnrolmentServicer:
+    """At a port of its own, where a caller needs no certificate: to get its first.
+    """
+
+    def Enroll(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EnrolmentServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Enroll': grpc.unary_unary_rpc_method_handler(
+                    servicer.Enroll,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.EnrollRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.EnrollReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'isthmus.ipam.v1.Enrolment', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('isthmus.ipam.v1.Enrolment', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class Enrolment:
+    """At a port of its own, where a caller needs no certificate: to get its first.
+    """
+
+    @staticmethod
+    def Enroll(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.Enrolment/Enroll',
+            ipam_dot_rpc_dot_ipamd__pb2.EnrollRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.EnrollReply.FromString,
             options,
             channel_credentials,
             insecure,

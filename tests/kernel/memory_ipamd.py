@@ -17,7 +17,7 @@ from typing import Any
 
 from ipam import calls
 from ipam.authority import Authority
-from ipam.cluster import Pool, PoolState, Settings
+from ipam.cluster import Pool, PoolState
 from ipam.health import Health
 from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryCluster, MemoryKV
@@ -80,7 +80,7 @@ async def _drain(authority: Authority, node: str, undo: bool) -> None:
 
 
 async def _settings(authority: Authority, values: dict[str, Any]) -> None:
-    await authority.put_settings(Settings(**values))
+    await authority.change_settings(**values)
 
 
 async def _take(authority: Authority, node: str, count: int) -> None:

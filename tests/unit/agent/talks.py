@@ -15,7 +15,7 @@ from ipam import calls
 from ipam.allocator import Allocator
 from ipam.authority import Authority
 from ipam.blocks import Blocks
-from ipam.cluster import Pool, Settings
+from ipam.cluster import Pool
 from ipam.errors import IPAMError
 from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryCluster, MemoryKV
@@ -140,7 +140,7 @@ class Site:
             await self.authority.init(calls.Init())
             await self.pool("four", FOUR, 29)
             await self.pool("six", SIX, 122)
-            await self.authority.put_settings(Settings(quarantine_s=0))
+            await self.authority.change_settings(quarantine_s=0)
 
     async def pool(self, name: str, cidr: str, length: int, **more: Any) -> None:
         pool = Pool(name=name, cidr=ip_network(cidr), block_length=length, **more)

@@ -9,7 +9,7 @@ import pytest
 from agent.standing import Standing
 from agent.supplies import IDLE_S, Supplies
 from ipam.calls import Claim, Drain, Init, Release
-from ipam.cluster import PoolState, Settings
+from ipam.cluster import PoolState
 from ipam.errors import NoFreeAddress, NotServed, StoreUnavailable
 from ipam.refusals import Stale
 from tests.unit.agent.talks import FOUR, Away, Site, made_site
@@ -134,7 +134,7 @@ def test_a_claim_that_cannot_be_stored_is_not_used_but_not_forgotten(site: Site)
 def test_a_refusal_is_told_to_whoever_waits_and_tried_again_later(site: Site) -> None:
     async def scene() -> None:
         node = await begun(site)
-        await site.authority.put_settings(Settings(blocks_per_node=1, quarantine_s=0))
+        await site.authority.change_settings(blocks_per_node=1, quarantine_s=0)
         for number in range(5):
             site.give(number)
         await node.step()
@@ -144,7 +144,7 @@ def test_a_refusal_is_told_to_whoever_waits_and_tried_again_later(site: Site) ->
             "": "ipamd refused another block: node n1 has 1 blocks of IPv4, the limit"
         }
         assert asked == 2
-        await site.authority.put_settings(Settings(quarantine_s=0))
+        await site.authority.change_settings(blocks_per_node=32)
         site.now += 60
         await node.step()
 

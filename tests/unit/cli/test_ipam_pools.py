@@ -22,6 +22,7 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
     first = pool_row(run, cluster)
     changed = run("ipam", "pools", "set", "p", "--state", "disabled", *cluster.options)
     grown = run("ipam", "pools", "set", "p", "--cidr", "10.9.0.0/23", *cluster.options)
+    inside = run("ipam", "pools", "set", "p", "--no-masquerade", *cluster.options)
     bare = run("ipam", "pools", "set", "p", "--no-labels", "--no-reservations", *cluster.options)
     second = pool_row(run, cluster)
     listed = run("ipam", "pools", "list", *cluster.options)
@@ -29,11 +30,12 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
 
     assert none.output == "No pool: isthmus ipam pools create NAME CIDR\n"
     assert made.output == "pool p: 10.9.0.0/24 in blocks of /26\n"
-    assert [done.exit_code for done in (changed, grown, bare, deleted)] == [0, 0, 0, 0]
-    assert (first["selector"], first["order"], first["reservations"]) == (
+    assert [done.exit_code for done in (changed, grown, inside, bare, deleted)] == [0] * 5
+    assert (first["selector"], first["order"], first["reservations"], first["masquerade"]) == (
         {"zone": "a"},
         3,
         ["10.9.0.0/28"],
+        True,
     )
     assert (second["selector"], second["reservations"], second["state"], second["cidr"]) == (
         {},
@@ -41,8 +43,8 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
         "disabled",
         "10.9.0.0/23",
     )
-    assert listed.output.splitlines()[-1].split()[:6] == [
-        *("p", "10.9.0.0/23", "/26", "disabled", "3", "any"),
+    assert listed.output.splitlines()[-1].split()[:7] == [
+        *("p", "10.9.0.0/23", "/26", "disabled", "3", "no", "any"),
     ]
 
 
@@ -58,7 +60,7 @@ def test_what_would_break_an_invariant_is_refused_with_the_reason(
 
     assert [done.exit_code for done in (overlapping, twice, small, unknown)] == [1, 1, 1, 1]
     assert "10.9.0.0/24" in overlapping.output
-    assert "no pool 'q': there are p" in unknown.output
+    assert "no pool q; there are: p" in unknown.output
 
 
 def test_a_wrong_command_line_is_told_before_anybody_is_asked(run: Run) -> None:

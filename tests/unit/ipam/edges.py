@@ -11,7 +11,7 @@ from typing import Any
 
 from ipam import calls
 from ipam.channel import Channels
-from ipam.cluster import NodeState, Pool, Settings
+from ipam.cluster import NodeState, Pool
 from ipam.health import Health
 from ipam.server import Edge, make_server, server_credentials
 from ipam.tls import TLSFiles
@@ -75,8 +75,11 @@ class Decisions:
     async def delete_pool(self, name: str) -> None:
         await self._note(name)
 
-    async def put_settings(self, settings: Settings) -> None:
-        await self._note(settings)
+    async def change_pool(self, name: str, /, **changes: Any) -> None:
+        await self._note((name, changes))
+
+    async def change_settings(self, **changes: Any) -> None:
+        await self._note(changes)
 
     async def drain(self, asked: calls.Drain) -> calls.Drained:
         await self._note(asked)

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_network
@@ -10,7 +11,7 @@ from ipam.cluster import NodeState, Settings
 from ipam.kv import Put
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import AlreadyThere, Forbidden, Invalid, Stale, Unknown
-from tests.unit.ipam.ipamd_cases import FOUR, KEYS, Site, node, site
+from tests.unit.ipam.ipamd_cases import FOUR, KEYS, SIX, Site, node, site
 
 
 @pytest.fixture
@@ -69,6 +70,38 @@ def test_pool_is_made_once_and_changed_after(cluster: Site) -> None:
     assert [pool.order for pool in config.pools if pool.name == "four"] == [5]
 
 
+def test_two_who_change_other_fields_at_once_both_have_their_way(cluster: Site) -> None:
+    first, second = cluster.replicas
+    cluster.follow()
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(first.change_pool("four", order=5))
+            tasks.create_task(second.change_pool("four", masquerade=False))
+            tasks.create_task(second.change_settings(silence_s=9.0))
+            tasks.create_task(first.change_settings(blocks_per_node=3))
+
+    cluster.run(both())
+    cluster.follow()
+
+    config = first.replica.view.config
+    assert config is not None
+    four = next(pool for pool in config.pools if pool.name == "four")
+    assert four == replace(FOUR, order=5, masquerade=False)
+    assert config.settings == Settings(silence_s=9.0, blocks_per_node=3)
+
+
+def test_a_change_of_a_pool_that_cannot_be_says_why(cluster: Site) -> None:
+    with pytest.raises(Unknown, match="no pool eight; there are: four, six"):
+        cluster.do(lambda a: a.change_pool("eight", order=1))
+    with pytest.raises(Invalid, match="a name is for ever"):
+        cluster.do(lambda a: a.change_pool("four", name="five"))
+    with pytest.raises(Invalid, match="say which fields"):
+        cluster.do(lambda a: a.change_pool("four"))
+    with pytest.raises(Invalid, match=r"pool six .* overlaps pool four"):
+        cluster.do(lambda a: a.change_pool("four", cidr=SIX.cidr, block_length=122))
+
+
 def test_pool_that_overlaps_another_is_refused(cluster: Site) -> None:
     with pytest.raises(Invalid, match="overlaps pool four"):
         cluster.do(lambda a: a.put_pool(replace(FOUR, name="again")))
@@ -106,7 +139,7 @@ def test_configuration_edited_by_hand_is_not_overwritten(cluster: Site) -> None:
     cluster.register(node("a"))
 
     with pytest.raises(Forbidden, match="edited by hand"):
-        cluster.do(lambda a: a.put_settings(Settings(silence_s=5.0)))
+        cluster.do(lambda a: a.change_settings(silence_s=5.0))
     with pytest.raises(Forbidden, match="cannot be read"):
         cluster.claim("a")
 
@@ -136,9 +169,9 @@ def test_fence_is_not_undone(cluster: Site) -> None:
 
 
 def test_node_that_may_serve_unconfirmed_is_fenced_only_if_wiped(cluster: Site) -> None:
-    cluster.do(lambda a: a.put_settings(Settings(unconfirmed_boots=True)))
+    cluster.do(lambda a: a.change_settings(unconfirmed_boots=True))
     cluster.register(node("a"))
-    cluster.do(lambda a: a.put_settings(Settings(unconfirmed_boots=False)))
+    cluster.do(lambda a: a.change_settings(unconfirmed_boots=False))
     call = Drain(node="a", fenced=True, force=True)
 
     with pytest.raises(Forbidden, match="--wiped"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ipam.calls import Claim, Drain, Held, Init, Release
-from ipam.cluster import BlockState, NodeState, PoolState, Settings
+from ipam.cluster import BlockState, NodeState, PoolState
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import (
     Exhausted,
@@ -93,7 +93,7 @@ def test_two_nodes_never_share_and_the_last_block_goes_too(cluster: Site) -> Non
 
 
 def test_node_cannot_have_more_blocks_than_the_limit(cluster: Site) -> None:
-    cluster.do(lambda a: a.put_settings(Settings(blocks_per_node=1)))
+    cluster.do(lambda a: a.change_settings(blocks_per_node=1))
     cluster.register(node("a"))
     cluster.claim("a", "1")
 
@@ -235,7 +235,7 @@ def test_draining_node_gets_no_blocks_and_undo_gives_them_back(cluster: Site) ->
 
 
 def test_silence_alone_never_frees(cluster: Site) -> None:
-    cluster.do(lambda a: a.put_settings(Settings(silence_s=30.0)))
+    cluster.do(lambda a: a.change_settings(silence_s=30.0))
     cluster.register(node("a"))
     cluster.claim("a")
     for _ in range(20):

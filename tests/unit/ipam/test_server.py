@@ -14,7 +14,7 @@ from grpc import aio
 
 from ipam import calls, kv, refusals
 from ipam.channel import IpamdAway, IpamdFault
-from ipam.cluster import Pool, Settings
+from ipam.cluster import Pool
 from ipam.errors import IPAMError
 from ipam.kv import Ambiguous
 from ipam.refusals import Contended, Invalid, NotAllowed, NotReady, Unidentified
@@ -40,11 +40,19 @@ OWN: list[tuple[str, Any, Any]] = [
 ADMINISTRATION: list[tuple[str, Any, Any]] = [
     ("Init", pb.InitRequest(if_new=True), calls.Init(if_new=True)),
     ("PutPool", pb.PutPoolRequest(pool=render(pb.PoolSpec, POOL), create=True), (POOL, True)),
+    (
+        "ChangePool",
+        pb.ChangePoolRequest(
+            pool=pb.PoolSpec(name="p", reservations=["10.0.1.0/24"], order=0),
+            fields=["reservations", "selector", "order"],
+        ),
+        ("p", {"reservations": (ip_network("10.0.1.0/24"),), "selector": {}, "order": 0}),
+    ),
     ("DeletePool", pb.DeletePoolRequest(name="p"), "p"),
     (
         "PutSettings",
         pb.PutSettingsRequest(settings=pb.SettingsSpec(quarantine_s=0)),
-        Settings(quarantine_s=0),
+        {"quarantine_s": 0.0},
     ),
     (
         "Drain",

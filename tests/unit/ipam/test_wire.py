@@ -12,7 +12,7 @@ from ipam.cluster import BlockState, NodeState, Pool, PoolState, Settings
 from ipam.kv import KVUnavailable
 from ipam.refusals import Frozen, Invalid
 from ipam.rpc import ipamd_pb2 as pb
-from ipam.wire import parse, refusal, render
+from ipam.wire import given_in, parse, parse_some, refusal, render
 
 HELD = calls.Held(cidr=ip_network("10.0.0.0/26"), pool="p", epoch=1, revision=3)
 POOL = calls.PoolRow(name="p", cidr=ip_network("10.0.0.0/16"), masquerade=True)
@@ -119,7 +119,11 @@ WRONG: list[tuple[Any, Any, str]] = [
     (calls.Register, pb.RegisterRequest(node="a" * 1025), "node: a text of 1025 characters"),
     (calls.Register, pb.RegisterRequest(labels={"a": "\0"}), "labels: .* cannot be printed"),
     (calls.Held, pb.HeldBlock(), "cidr: '' is no network: give ADDRESS/LENGTH"),
-    (calls.Held, pb.HeldBlock(cidr="10.0.0.1/26"), "cidr: 10.0.0.1/26 has host bits set"),
+    (
+        calls.Held,
+        pb.HeldBlock(cidr="10.0.0.1/26"),
+        "cidr: 10.0.0.1/26 has host bits set; its network is 10.0.0.0/26",
+    ),
     (calls.Held, pb.HeldBlock(cidr="10.0.0.0"), "cidr: '10.0.0.0' is no network"),
     (
         calls.Held,
@@ -140,3 +144,14 @@ def test_a_refusal_is_known_again_by_its_name() -> None:
 
     assert [type(one) for one in found] == [Frozen, KVUnavailable, type(None)]
     assert [str(one) for one in found] == ["f", "k", "None"]
+
+
+def test_some_fields_are_read_and_an_unknown_one_is_named() -> None:
+    spec = pb.PoolSpec(name="p", order=3)
+
+    assert parse_some(Pool, spec, ["order", "selector"]) == {"order": 3, "selector": {}}
+    assert given_in(pb.SettingsSpec(silence_s=0)) == ["silence_s"]
+    with pytest.raises(Invalid, match="no field colour; there are name, cidr"):
+        parse_some(Pool, spec, ["order", "colour"])
+    with pytest.raises(Invalid, match="state: 'odd' is none of active, disabled, draining"):
+        parse_some(Pool, pb.PoolSpec(state="odd"), ["state"])
