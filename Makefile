@@ -2,10 +2,13 @@
 PYTHON := .venv/bin/python
 SECONDS ?= 10# of each fuzzer
 TORTURE_S ?= 600# of ipam-torture
+CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml are others
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz ipam-torture bench dist image install lock setup-demo setup-cluster setup-test clean
+	slow fuzz ipam-torture bench bench-ipamd dist image \
+	install lock kind kind-down cluster-test \
+	setup-demo setup-cluster setup-test clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -56,8 +59,12 @@ fuzz: setup-test launcher ## hostile input to the launcher and the agent, for a 
 ipam-torture: setup-demo ## cluster IPAM in miniature, everything failing at random
 	ISTHMUS_TORTURE_S=$(TORTURE_S) $(PYTHON) -m pytest -q -s tests/unit/ipam/test_cluster_model.py
 
-bench: setup-test launcher ## side by side with the reference plugins
+bench: setup-test launcher ## side by side with the reference plugins, and bench-ipamd
 	$(PYTHON) bench/run
+	$(PYTHON) bench/ipamd.py
+
+bench-ipamd: setup-test launcher ## a thousand nodes and one etcd; ADD without etcd
+	$(PYTHON) bench/ipamd.py
 
 dist: setup-test launcher ## the standalone program, for hosts without Python
 	tools/dist.sh
@@ -67,6 +74,15 @@ image: dist ## the container image, as an archive: no registry, no container eng
 
 install: setup-demo launcher ## put plugin and configuration where runtimes look
 	$(PYTHON) -m cli install
+
+kind: setup-demo ## a real Kubernetes cluster of three nodes, without a network (CONFIG=...)
+	$(PYTHON) -m tools.kind up --config $(CONFIG)
+
+kind-down: setup-demo ## take that cluster down; nothing of it stays
+	$(PYTHON) -m tools.kind down
+
+cluster-test: setup-demo ## on that cluster: the programs' network and, to compare, the reference's
+	$(PYTHON) -m tools.kind run -- $(PYTHON) -m pytest -q tests/cluster
 
 lock: setup-demo ## write requirements.lock anew from pyproject.toml
 	tools/lock.sh

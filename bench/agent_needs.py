@@ -94,9 +94,9 @@ def _crowd(table: Table, agent: Agent, ours: Plugin) -> None:
 
 def _load(agent: Agent, seconds: int) -> float:
     """Processor seconds a second."""
-    before = _cpu(agent.pid)
+    before = processor(agent.pid)
     time.sleep(seconds)  # nothing happens, and that is measured
-    return (_cpu(agent.pid) - before) / seconds
+    return (processor(agent.pid) - before) / seconds
 
 
 def _restart(table: Table, agent: Agent, ours: Plugin, *, times: int) -> None:
@@ -132,6 +132,7 @@ def resident(pid: int) -> float:
     return 0.0
 
 
-def _cpu(pid: int) -> float:
+def processor(pid: int) -> float:
+    """Seconds of it that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

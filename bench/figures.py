@@ -1,5 +1,6 @@
 """Figures: medians with their spread, ratios, and the table they end in."""
 
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,14 @@ class Table:
         head = ("Measure", "Who", "Median [least-most of the rounds]", "isthmus takes", "Promise")
         lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *self.rows)]
         return "\n".join(lines)
+
+
+def circumstances() -> str:
+    load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+    return (
+        f"{os.cpu_count()} processors, Linux {os.uname().release}, Python"
+        f" {sys.version.split()[0]}; load average at the end {load}."
+    )
 
 
 def quantile(values: Sequence[float], part: float) -> float:

@@ -119,13 +119,13 @@ def ip(*arguments: str) -> None:
 class Agent:
     """Our agent on a host; `start` returns before it serves, as launchers wait for it."""
 
-    def __init__(self, host_name: str, directory: Path) -> None:
+    def __init__(self, host_name: str, directory: Path, settings: str = "") -> None:
         directory.mkdir()
         self.host = host_name
         self.directory = directory
         self._config = directory / "agent.toml"
         self._config.write_text(
-            f'socket = "{directory}/agent.sock"\nstate_dir = "{directory}/state"\n'
+            f'socket = "{directory}/agent.sock"\nstate_dir = "{directory}/state"\n' + settings
         )
         self._log = (directory / "log").open("ab")
         self._process: subprocess.Popen[bytes] | None = None
@@ -180,8 +180,9 @@ class Agent:
 
 
 @contextmanager
-def agent(host_name: str, directory: Path) -> Iterator[Agent]:
-    found = Agent(host_name, directory)
+def agent(host_name: str, directory: Path, settings: str = "") -> Iterator[Agent]:
+    """An agent that serves; *settings* are further lines of its configuration."""
+    found = Agent(host_name, directory, settings)
     try:
         found.start()
         found.wait()
@@ -221,14 +222,19 @@ def standalone(program: Path, host_name: str, directory: Path) -> Plugin:
 def reference(
     programs: Path, host_name: str, directory: Path, name: str, **options: object
 ) -> Plugin:
-    """The reference bridge with host-local below it, of the folder *programs*."""
+    """The reference bridge, or its ptp by the option *kind*, of the folder *programs*.
+
+    Below either is host-local.
+    """
     directory.mkdir(exist_ok=True)
-    data = directory / "host-local"
+    data, kind = directory / "host-local", str(options.pop("kind", "bridge"))
     ipam = {"type": "host-local", "dataDir": str(data)}
-    document = {"type": "bridge", "isGateway": True, "isDefaultGateway": True, "ipam": ipam}
+    document: dict[str, object] = {"type": kind, "ipam": ipam}
+    if kind == "bridge":
+        document |= {"isGateway": True, "isDefaultGateway": True}
     return Plugin(
         name=name,
-        program=programs / "bridge",
+        program=programs / kind,
         host=host_name,
         conf=_write(directory, name.replace(" ", "-"), document, options),
     )
@@ -237,19 +243,23 @@ def reference(
 def _write(
     directory: Path, name: str, document: dict[str, object], options: dict[str, object]
 ) -> Path:
-    """A configuration; the option *families* says how many addresses a pod gets."""
+    """A configuration; the option *families* says how many addresses a pod gets.
+
+    0: as many as there are blocks for, which are the node's own.
+    """
     families = options.pop("families", 1)
     assert isinstance(families, int)
     given = document.get("ipam", {"type": "isthmus"})
     assert isinstance(given, dict)
     ranges = [[{"subnet": subnet}] for subnet in _SUBNETS[:families]]
+    ipam = {**given, "ranges": ranges} if ranges else given
     text = json.dumps(
         {
             "cniVersion": "1.0.0",
             "name": "bench",
             **document,
             **options,
-            "ipam": {**given, "ranges": ranges},
+            "ipam": ipam,
         }
     )
     path = directory / f"{name}-{abs(hash(text)):x}.json"
