@@ -1,0 +1,1 @@
+"""A real Kubernetes cluster on one machine: kind, with docker and a registry or with neither."""

@@ -1,0 +1,88 @@
+"""Images of a node: Kubernetes' components, and what tests run in pods, around our own programs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tools.kind import archive, versions
+from tools.kind.archive import Content, Image
+from tools.kind.places import PROGRAMS
+from tools.kind.progress import run
+
+REGISTRY = "registry.k8s.io"
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
+PAUSE_SOURCE = Path(__file__).parent / "node-image" / "pause.c"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+
+# Folders of a Debian tree that a container does not get from its image.
+NOT_IN_IMAGES = ("dev/", "proc/", "sys/", "run/")
+
+
+def components(version: str, pause: Path) -> tuple[Image, ...]:
+    """Return the images that kubeadm of Kubernetes *version* asks for, but for kube-proxy."""
+    return (
+        *(_program(f"{name}:{version}", f"usr/local/bin/{name}", name) for name in COMPONENTS),
+        _program(
+            f"etcd:{versions.ETCD_TAG}",
+            "usr/local/bin/etcd",
+            "etcd",
+            {f"usr/local/bin/{name}": PROGRAMS / name for name in ("etcdctl", "etcdutl")},
+        ),
+        _program(f"coredns/coredns:{versions.COREDNS_TAG}", "coredns", "coredns"),
+        Image(
+            tags=(f"{REGISTRY}/pause:{versions.PAUSE_TAG}",),
+            layers=({"pause": pause},),
+            entrypoint=("/pause",),
+        ),
+    )
+
+
+def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content]) -> list[Image]:
+    """Return kube-proxy and the images of tests: one Debian layer, a program or two above it."""
+    agnhost = {"agnhost": PROGRAMS / "agnhost", **tls}
+    proxy = {"usr/local/bin/kube-proxy": PROGRAMS / "kube-proxy"}
+    names = (f"agnhost:{versions.AGNHOST_TAG}", "jessie-dnsutils:1.7")
+    return [
+        Image(
+            tags=tuple(f"{REGISTRY}/e2e-test-images/{name}" for name in names),
+            layers=(debian, agnhost),
+            entrypoint=("/agnhost",),
+            command=("pause",),
+        ),
+        Image(
+            tags=(f"{REGISTRY}/kube-proxy:{version}",),
+            layers=(debian, proxy),
+            entrypoint=("/usr/local/bin/kube-proxy",),
+        ),
+    ]
+
+
+def write(directory: Path, debian: Path) -> list[Path]:
+    """Write the archives of all images into *directory*; *debian* is the tree of the tools."""
+    version = versions.kubernetes()
+    with TemporaryDirectory() as scratch:
+        pause = Path(scratch, "pause")
+        run("musl-gcc", "-static", "-Os", "-s", "-o", pause, PAUSE_SOURCE)
+        archive.write(directory / "components.tar", components(version, pause))
+        layer = archive.tree(debian, NOT_IN_IMAGES)
+        archive.write(directory / "tools.tar", tools(version, layer, _tls(Path(scratch))))
+    return [directory / "components.tar", directory / "tools.tar"]
+
+
+def _program(tag: str, path: str, program: str, more: Mapping[str, Content] | None = None) -> Image:
+    layer: dict[str, Content] = {
+        "etc/ssl/certs/ca-certificates.crt": CERTIFICATES.resolve(),
+        path: PROGRAMS / program,
+        **(more or {}),
+    }
+    return Image(tags=(f"{REGISTRY}/{tag}",), layers=(layer,), entrypoint=(f"/{path}",))
+
+
+def _tls(scratch: Path) -> dict[str, Content]:
+    """Return the certificate and key that `agnhost porter` serves with."""
+    key, certificate = scratch / "key", scratch / "certificate"
+    names = "subjectAltName=IP:127.0.0.1,IP:::1,DNS:localhost"
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "3650")
+    run(*command, "-subj", "/O=tests", "-addext", names, "-keyout", key, "-out", certificate)
+    key.chmod(0o644)
+    return {"localhost.crt": certificate, "localhost.key": key}

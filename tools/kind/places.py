@@ -1,0 +1,18 @@
+"""Where everything of the cluster lies: below build/kind, so that nothing else needs cleaning."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PEERS = ROOT / "tools" / "peers"
+PROGRAMS = ROOT / "build" / "peers" / "bin"
+
+BUILD = ROOT / "build" / "kind"
+LOCK = BUILD / "lock"
+KUBECONFIG = BUILD / "kubeconfig"
+
+# Of what runs; gone after `make kind-down`.
+RUN = BUILD / "run"
+# Kept, so that the next cluster comes up faster.
+DEBIAN = BUILD / "debian"
+IMAGES = BUILD / "images"
+DOCKER_DATA = BUILD / "docker"

@@ -1,0 +1,67 @@
+"""The two ways to the same cluster: kind's own images, or everything built here."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from enum import StrEnum
+
+from tools.kind import engine, node, versions
+from tools.kind.engine import Engine
+from tools.kind.node import Containerd
+from tools.kind.places import PROGRAMS, ROOT
+from tools.kind.progress import KindError, run, step
+
+
+class Way(StrEnum):
+    """Where the node image and the engine that runs it come from."""
+
+    STOCK = "stock"
+    BUILT = "built"
+
+
+VARIABLE = "ISTHMUS_KIND"
+
+
+def chosen(environment: Mapping[str, str] = os.environ) -> Way:
+    """Return the way that ISTHMUS_KIND names, or else: stock where docker can get its image."""
+    if named := environment.get(VARIABLE):
+        if named not in set(Way):
+            raise KindError(f"{VARIABLE}={named}: must be one of {', '.join(Way)}")
+        return Way(named)
+    if engine.running() is None and _docker_gets(versions.STOCK_NODE_IMAGE):
+        return Way.STOCK
+    return Way.BUILT
+
+
+def prepare(way: Way, containerd: Containerd) -> tuple[Engine, str]:
+    """Return the engine and the node image of a cluster.  This is all in which the ways differ."""
+    match way:
+        case Way.STOCK:
+            for program in ("kind", "kubectl"):
+                if shutil.which(program) is None and not (PROGRAMS / program).exists():
+                    raise KindError(
+                        f"{program} is not installed; see {VARIABLE} in docs/testing.md"
+                    )
+            return engine.machines(), versions.STOCK_NODE_IMAGE
+        case Way.BUILT:
+            if os.geteuid() != 0:
+                raise KindError("a container engine needs root: run this as root")
+            run(ROOT / "tools" / "setup.sh", "kind", timeout=3600)
+            own = engine.start()
+            return own, node.ensure(own, containerd)
+
+
+def current() -> Engine:
+    """Return the engine that the cluster is in: our own where that runs, else the machine's."""
+    return engine.start() if engine.running() is not None else engine.machines()
+
+
+def _docker_gets(image: str) -> bool:
+    docker = engine.machines()
+    try:
+        docker.run("docker", "version", timeout=10)
+        with step(f"node image {image.partition('@')[0]}"):
+            docker.run("docker", "pull", "--quiet", image, timeout=900)
+    except KindError:
+        return False
+    return True
