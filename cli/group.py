@@ -72,6 +72,7 @@ class LazyGroup(click.Group):
         "attachments": "cli.attachments:attachments",
         "ipam": "cli.group:ipam",
         "doctor": "cli.doctor:doctor",
+        "connectivity": "cli.connectivity:connectivity",
         "demo": "cli.demo:demo",
         "demo-cluster": "cli.demo_cluster:demo_cluster",
         "agent": "cli.agent:agent",

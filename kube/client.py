@@ -80,6 +80,15 @@ class Client:
     async def create(self, path: str, body: Any, kind: type[Answer]) -> Answer:
         return await self._ask(_writing("POST", path, body, _JSON), kind, ANSWER_S)
 
+    async def delete(self, path: str) -> None:
+        request = Request(method="DELETE", target=quote(path, safe="/"), headers={"Accept": _JSON})
+        await self._ask(request, msgspec.Raw, ANSWER_S)
+
+    async def text(self, path: str, *, within_s: float = ANSWER_S) -> str:
+        """What is no JSON, as a container's log."""
+        request = Request(method="GET", target=quote(path, safe="/"), headers={"Accept": "*/*"})
+        return (await self._body(request, within_s)).decode(errors="replace")
+
     async def patch(
         self, path: str, body: Any, kind: type[Answer], *, by: PatchKind = PatchKind.MERGE
     ) -> Answer:
@@ -128,10 +137,14 @@ class Client:
 
     async def _ask(self, request: Request, kind: type[Answer], within_s: float) -> Answer:
         path = request.target.partition("?")[0]
+        return _decode(await self._body(request, within_s), kind, path)
+
+    async def _body(self, request: Request, within_s: float) -> bytes:
         try:
             async with asyncio.timeout(within_s), self._answer(request, within_s) as response:
-                return _decode(await response.body(MOST_BYTES), kind, path)
+                return await response.body(MOST_BYTES)
         except TimeoutError as exc:
+            path = request.target.partition("?")[0]
             raise Away(f"{path}: no answer within {within_s:g} s") from exc
 
     @asynccontextmanager
