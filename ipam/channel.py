@@ -7,7 +7,7 @@ then the next call opens another.  Calls that still run on the former one are le
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -72,9 +72,17 @@ class _Lane:
 class Channels:
     """To be used, and closed, within one event loop."""
 
-    def __init__(self, endpoints: Sequence[str], files: TLSFiles) -> None:
-        self._endpoints = tuple(endpoints)
+    def __init__(
+        self,
+        endpoints: Sequence[str] | Callable[[], Sequence[str]],
+        files: TLSFiles,
+        *,
+        server_name: str = "",
+    ) -> None:
+        """*endpoints* may change; *server_name*: in ipamd's certificate, "": where it is asked."""
+        self._find = endpoints if callable(endpoints) else lambda: endpoints
         self._files = files
+        self._server_name = server_name
         self._at = 0
         self._lane: _Lane | None = None
 
@@ -85,7 +93,7 @@ class Channels:
         Ambiguous where there was no answer in time.
         """
         errors: list[IPAMError] = []
-        for _ in self._endpoints:
+        for _ in self._endpoints():
             try:
                 async with self.stub() as stub:
                     return await getattr(stub, method)(request, timeout=within_s)
@@ -111,7 +119,7 @@ class Channels:
             if isinstance(error, _ASK_ANOTHER):
                 self._move_on(lane)
             if isinstance(error, IpamdAway):
-                why = await explain(lane.endpoint, self._files)
+                why = await explain(lane.endpoint, self._files, self._server_name)
                 error = IpamdAway(f"{lane.endpoint}: {why}") if why else error
             raise error from exc
         finally:
@@ -125,26 +133,37 @@ class Channels:
             await lane.channel.close()
 
     async def _present(self) -> _Lane:
-        stamp = self._files.stamp()
+        stamp, endpoints = self._files.stamp(), self._endpoints()
         lane = self._lane
-        if lane is None or lane.stamp != stamp:
-            self._lane = self._open(stamp)
+        if lane is None or lane.stamp != stamp or lane.endpoint not in endpoints:
+            self._lane = self._open(stamp, endpoints)
             if lane is not None and not lane.uses:
                 await lane.channel.close()
         assert self._lane is not None
         return self._lane
 
-    def _open(self, stamp: object) -> _Lane:
+    def _endpoints(self) -> Sequence[str]:
+        """Raises IpamdAway where there is none."""
+        if not (found := self._find()):
+            raise IpamdAway("it is not known yet where ipamd is")
+        return found
+
+    def _open(self, stamp: object, endpoints: Sequence[str]) -> _Lane:
         pem = self._files.read()
-        endpoint = self._endpoints[self._at]
+        endpoint = endpoints[self._at % len(endpoints)]
         credentials = grpc.ssl_channel_credentials(pem.ca, pem.key, pem.certificate)
-        channel = aio.secure_channel(endpoint, credentials, options=_OPTIONS)
-        return _Lane(endpoint, channel, stamp)
+        options = [*_OPTIONS, *name_options(self._server_name)]
+        return _Lane(endpoint, aio.secure_channel(endpoint, credentials, options=options), stamp)
 
     def _move_on(self, lane: _Lane) -> None:
         if lane is self._lane:
             self._lane = None
-            self._at = (self._at + 1) % len(self._endpoints)
+            self._at += 1
+
+
+def name_options(server_name: str) -> list[tuple[str, str]]:
+    """Expect this name in the server's certificate, if any is said, wherever it is."""
+    return [("grpc.ssl_target_name_override", server_name)] if server_name else []
 
 
 def translated(exc: aio.AioRpcError, endpoint: str) -> IPAMError:
@@ -166,7 +185,7 @@ async def _hung_up(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-async def explain(endpoint: str, files: TLSFiles) -> str:
+async def explain(endpoint: str, files: TLSFiles, server_name: str = "") -> str:
     """Why no connection to *endpoint* comes about, as TLS says it; "" where one does.
 
     gRPC tells of a refused certificate only that the connection ended.
@@ -177,7 +196,9 @@ async def explain(endpoint: str, files: TLSFiles) -> str:
     context.set_alpn_protocols(["h2"])
     try:
         async with asyncio.timeout(_EXPLAIN_S):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port), ssl=context)
+            reader, writer = await asyncio.open_connection(
+                host.strip("[]"), int(port), ssl=context, server_hostname=server_name or None
+            )
             try:
                 # With TLS 1.3 the server's opinion of our certificate comes after the handshake,
                 # and before anything else only where it is a bad one.

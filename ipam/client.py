@@ -3,7 +3,7 @@
 Each call is answered by whichever ipamd is there (ipam.channel), or fails in seconds.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 from ipam.calls import Claim, Claimed, Mirror, Register, Registered, Release, Update
 from ipam.channel import Channels
@@ -23,8 +23,14 @@ class Client:
     IpamdFault, BadCredentials.
     """
 
-    def __init__(self, endpoints: Sequence[str], files: TLSFiles) -> None:
-        self._channels = Channels(endpoints, files)
+    def __init__(
+        self,
+        endpoints: Sequence[str] | Callable[[], Sequence[str]],
+        files: TLSFiles,
+        *,
+        server_name: str = "",
+    ) -> None:
+        self._channels = Channels(endpoints, files, server_name=server_name)
 
     async def register(self, asked: Register) -> Registered:
         request = render(pb.RegisterRequest, asked)

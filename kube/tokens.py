@@ -1,5 +1,6 @@
 """Whose token this is, by the API server's word (TokenReview, authentication.k8s.io/v1)."""
 
+import re
 from dataclasses import dataclass
 
 from kube.client import Client
@@ -9,7 +10,7 @@ from kube.objects import TokenReview
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 NODE_NAME = "authentication.kubernetes.io/node-name"
 NODE_UID = "authentication.kubernetes.io/node-uid"
-_LONGEST = 16 << 10
+_TOKEN = re.compile(r"[!-~]{1,16384}")
 
 
 class NotAuthenticated(KubeError):
@@ -31,7 +32,7 @@ async def review(client: Client, token: str, audience: str) -> Bearer:
     Raises NotAuthenticated, and KubeError where the API server cannot say.  A server that knows
     nothing of audiences names none, and vouches for nothing (its own audience is another).
     """
-    if not token or len(token) > _LONGEST or not token.isascii() or not token.isprintable():
+    if not _TOKEN.fullmatch(token):
         raise NotAuthenticated("this is no token")
     body = {
         "apiVersion": "authentication.k8s.io/v1",

@@ -170,8 +170,8 @@ class FakeAPI:
         try:
             while await self._serve_one(reader, writer):
                 pass
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the streams' own callback would log that a task was cancelled
         finally:
             writer.transport.abort()
             self._serving.discard(task)
