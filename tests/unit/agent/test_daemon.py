@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from agent.reconciler import Reconciler
 from agent.version import VERSION
 from agent.wiring import Wired, lock_state
 from cni.attachment import host_name
+from ipam.blocks import Blocks
+from ipam.calls import PoolRow, Update
 from ipam.leases import State
+from ipam.store import Snapshot
 from tests.unit.agent.test_server import Launcher, until
 from tests.unit.cni.fakes import WHO, World
 
@@ -239,6 +243,29 @@ def test_an_operator_sees_and_ends_attachments(wired: Wired, world: World) -> No
 
 def test_resident_memory_is_in_bytes() -> None:
     assert 1 << 22 < resident_bytes() < 1 << 36
+
+
+def test_nftables_follows_the_pools_of_the_cluster(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.daemon._DRIFT_PAUSE_S", 0.0)
+    pool = PoolRow(name="p", cidr=ip_network("10.0.0.0/8"), masquerade=True)
+    blocks = Blocks(
+        world.leases,
+        Snapshot(),
+        boot_id="b",
+        new_uid=lambda: "u",
+        pod_of=lambda record: "",
+        clock=lambda: 0.0,
+    )
+    config = AgentConfig(state_dir=tmp_path, reconcile_interval_s=3600)
+    wired = replace(at_interval(world, config), node=replace(world.node, blocks=blocks))
+    daemon = Daemon(replace(wired, blocks=blocks))
+    blocks.streamed(Update(revision=1))
+    quiet = daemon._is_due()
+    blocks.streamed(Update(revision=2, with_pools=True, pools=(pool,)))
+
+    assert (quiet, daemon._is_due()) == (False, True)
 
 
 def test_the_network_list_is_put_once_an_add_can_be_served(world: World, tmp_path: Path) -> None:
