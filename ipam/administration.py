@@ -191,7 +191,10 @@ class Administration:
                 f"node {asked.node} is fenced ({node.fenced_by}); it is active again once it "
                 "registers"
             )
-        return replace(node, state=NodeState.ACTIVE if asked.undo else NodeState.DRAINING)
+        if asked.undo:
+            return replace(node, state=NodeState.ACTIVE, drained_by="")
+        by = node.drained_by if node.state is NodeState.DRAINING else asked.by
+        return replace(node, state=NodeState.DRAINING, drained_by=by)
 
     def _fenced(self, node: Node | None, asked: Drain) -> Node:
         view = self._replica.view

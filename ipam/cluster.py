@@ -80,6 +80,7 @@ class Config:
 class Node:
     """*uid* is made once with the node's own store; *epoch* goes up each time it was fenced.
 
+    *fenced_by*, *drained_by*: who and when.
     *wiped*: whoever fenced it says that its store is gone.  *unconfirmed*: it was told once
     that it may serve after a boot that nobody confirmed, and may not have heard otherwise.
     """
@@ -92,6 +93,7 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     state: NodeState = NodeState.ACTIVE
     fenced_by: str = ""
+    drained_by: str = ""
     wiped: bool = False
     unconfirmed: bool = False
 
