@@ -187,7 +187,7 @@ def _ways_in(ip: str, key: str, prefix: str, maps: str) -> Iterable[Chain]:
 
 def _firewalls(ip: str) -> Iterable[Chain]:
     source = f"{ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges"
-    for way in ("external", "external-local"):
+    for way in ("external", "external-local", "refuse"):
         yield Chain(f"firewalled-{way}", (f"{source} goto {way}", "drop"))
 
 

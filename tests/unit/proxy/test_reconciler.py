@@ -1,0 +1,219 @@
+"""From any Services to any others: what the maps then do to a packet is what the API promises."""
+
+import errno
+from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dataplane.errors import NetlinkError
+from dataplane.nft.objects import Protocol
+from net.address import IPAddress
+from proxy.model import (
+    Endpoint,
+    Endpoints,
+    NodeView,
+    Service,
+    ServiceName,
+    ServicePort,
+    TrafficPolicy,
+)
+from proxy.reconciler import Reconciler, Wanted
+from tests.unit.dataplane.nft.fake import FakeTable
+from tests.unit.proxy import reference
+from tests.unit.proxy.interpreter import Fate, Packet, Source, Tables
+
+NODE = NodeView(
+    name="here",
+    zone="z1",
+    addresses=(ip_network("172.18.0.2/32"), ip_network("fd18::2/128")),
+    pods=(ip_network("10.244.0.0/16"), ip_network("fd24::/64")),
+    service_cidrs=(ip_network("10.96.0.0/24"), ip_network("fd96::/120")),
+)
+SOURCES: dict[tuple[Source, int], IPAddress] = {
+    (Source.POD, 4): ip_address("10.244.0.9"),
+    (Source.POD, 6): ip_address("fd24::9"),
+    (Source.NODE, 4): ip_address("172.18.0.2"),
+    (Source.NODE, 6): ip_address("fd18::2"),
+    (Source.OUTSIDE, 4): ip_address("203.0.113.5"),
+    (Source.OUTSIDE, 6): ip_address("2001:db8::5"),
+}
+_BASES = {4: ("10.96.0.", "192.0.2.", "10.244.1."), 6: ("fd96::", "2001:db8:1::", "fd24::1:")}
+_POLICY = st.sampled_from(TrafficPolicy)
+_HINTS = st.frozensets(st.sampled_from(["z1", "z2"]))
+
+
+def endpoints(version: int) -> st.SearchStrategy[Endpoint]:
+    return st.builds(
+        Endpoint,
+        address=st.integers(1, 12).map(lambda n: ip_address(f"{_BASES[version][2]}{n}")),
+        port=st.just(8080),
+        node=st.sampled_from(["here", "there", ""]),
+        is_ready=st.booleans(),
+        is_serving=st.booleans(),
+        is_terminating=st.booleans(),
+        zone_hints=_HINTS,
+        node_hints=st.frozensets(st.sampled_from(["here", "there"])),
+    )
+
+
+def _distinct(found: list[Endpoint]) -> tuple[Endpoint, ...]:
+    return tuple({each.address: each for each in found}.values())
+
+
+@st.composite
+def wanted(draw: st.DrawFn, number: int) -> Wanted:
+    """Service *number*: its addresses and ports are nobody else's."""
+    versions = draw(st.sampled_from([(4,), (6,), (4, 6)]))
+    has_outer, has_node_port = draw(st.booleans()), draw(st.booleans())
+    protocols = draw(st.sampled_from([("tcp",), ("udp",), ("tcp", "udp")]))
+    ports = tuple(
+        ServicePort(
+            name=word,
+            protocol=Protocol(word),
+            port=80,
+            node_port=30000 + number if has_node_port else 0,
+        )
+        for word in protocols
+    )
+    service = Service(
+        name=ServiceName("shop", f"s{number}"),
+        ports=ports,
+        cluster_ips=tuple(ip_address(f"{_BASES[v][0]}{number}") for v in versions),
+        external_ips=tuple(ip_address(f"{_BASES[v][1]}{number}") for v in versions) * has_outer,
+        load_balancer_ips=tuple(
+            ip_address(f"{_BASES[v][1]}{number + 100}") for v in versions
+        ) * has_outer,
+        source_ranges=draw(st.sampled_from([(), (ip_network("203.0.113.0/24"),),
+                                            (ip_network("10.0.0.0/8"), ip_network("fd24::/16"))])),
+        internal_policy=draw(_POLICY),
+        external_policy=draw(_POLICY),
+        affinity_s=draw(st.sampled_from([0, 600])),
+    )  # fmt: skip
+    found: Endpoints = {}
+    for port in ports:
+        members: list[Endpoint] = []
+        for version in versions:
+            members += draw(st.lists(endpoints(version), max_size=11).map(_distinct))
+        found[port.name, port.protocol] = tuple(members)
+    return Wanted(service, found)
+
+
+NAMES = [ServiceName("shop", f"s{number}") for number in range(1, 4)]
+
+
+@st.composite
+def states(draw: st.DrawFn) -> dict[ServiceName, Wanted]:
+    return {
+        name: draw(wanted(number)) for number, name in enumerate(NAMES, 1) if draw(st.booleans())
+    }
+
+
+def packets(state: Mapping[ServiceName, Wanted]) -> list[Packet]:
+    found = []
+    for service, _ in state.values():
+        addresses = (*service.cluster_ips, *service.external_ips, *service.load_balancer_ips)
+        targets = [(address, False) for address in addresses]
+        targets += [(ip_address("172.18.0.2"), True), (ip_address("fd18::2"), True)]
+        for address, is_node in targets:
+            for protocol, port in {*reference.ports(service), (Protocol.TCP, 9)}:
+                found += [
+                    Packet(source=source, source_address=SOURCES[source, address.version],
+                           address=address, protocol=protocol, port=port,
+                           is_to_this_node=is_node)
+                    for source in Source
+                ]  # fmt: skip
+    return found
+
+
+def served(state: Mapping[ServiceName, Wanted]) -> tuple[Reconciler, dict[int, FakeTable]]:
+    tables = {4: FakeTable(), 6: FakeTable()}
+    reconciler = Reconciler(tables, NODE)
+    reconciler.begin(state)
+    return reconciler, tables
+
+
+def kernel(tables: Mapping[int, FakeTable]) -> Tables:
+    return Tables(each for table in tables.values() for each in table.elements or ())
+
+
+@settings(max_examples=60, deadline=None)
+@given(states())
+def test_what_the_maps_do_is_what_the_api_promises(state: dict[ServiceName, Wanted]) -> None:
+    _, tables = served(state)
+    there = kernel(tables)
+
+    for packet in packets(state):
+        assert there.fate(packet) == reference.fate(state.values(), NODE, packet), packet
+
+
+@settings(max_examples=40, deadline=None)
+@given(states(), states())
+def test_from_any_state_to_any_other_nothing_is_left_and_nothing_lacks(
+    first: dict[ServiceName, Wanted], second: dict[ServiceName, Wanted]
+) -> None:
+    reconciler, tables = served(first)
+
+    reconciler.change({name: second.get(name) for name in NAMES})
+
+    assert reconciler.repair() == 0
+    for packet in packets(second):
+        assert kernel(tables).fate(packet) == reference.fate(second.values(), NODE, packet)
+
+
+WEB = Service(
+    name=NAMES[0],
+    ports=(ServicePort(name="tcp", protocol=Protocol.TCP, port=80),),
+    cluster_ips=(ip_address("10.96.0.1"),),
+)
+
+
+def pods(*numbers: int) -> Endpoints:
+    return {
+        ("tcp", Protocol.TCP): tuple(
+            Endpoint(address=ip_address(f"10.244.1.{n}"), port=80, node="there") for n in numbers
+        )
+    }
+
+
+def test_one_endpoint_more_costs_as_much_whatever_else_there_is() -> None:
+    many = {
+        ServiceName("x", str(n)): Wanted(
+            replace(WEB, name=ServiceName("x", str(n)), cluster_ips=(ip_address("10.96.1.0") + n,)),
+            pods(1, 2),
+        )
+        for n in range(300)
+    }
+    reconciler, tables = served({**many, WEB.name: Wanted(WEB, pods(1, 2))})
+    before = tables[4].transactions
+
+    reconciler.change({WEB.name: Wanted(WEB, pods(1, 2, 3))})
+
+    assert tables[4].transactions == before + 1
+
+
+def test_nothing_is_said_to_the_kernel_where_nothing_changes() -> None:
+    reconciler, tables = served({WEB.name: Wanted(WEB, pods(1, 2))})
+    before = tables[4].transactions
+
+    reconciler.change({WEB.name: Wanted(WEB, pods(2, 1))})
+
+    assert tables[4].transactions == before
+
+
+def test_a_service_that_the_kernel_refuses_holds_up_no_other() -> None:
+    reconciler, tables = served({})
+    refusal = NetlinkError(errno.ENFILE, "nftables transaction")
+    tables[4].failures = [refusal, refusal]
+    other = replace(WEB, name=NAMES[1], cluster_ips=(ip_address("10.96.0.2"),))
+
+    reconciler.change({WEB.name: Wanted(WEB, pods(1)), other.name: Wanted(other, pods(1))})
+
+    assert len(reconciler.refused) == 1
+    assert reconciler.repair() > 0
+    for address in ("10.96.0.1", "10.96.0.2"):
+        packet = Packet(source=Source.POD, source_address=SOURCES[Source.POD, 4],
+                        address=ip_address(address), protocol=Protocol.TCP, port=80)  # fmt: skip
+        assert kernel(tables).fate(packet).fate is Fate.TRANSLATED
