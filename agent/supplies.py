@@ -92,10 +92,6 @@ class Supplies:
         active = self._talk.blocks.holdings.of_state(OwnState.ACTIVE)
         return self._talk.used([b for b in active if b.serves(pool) and b.cidr.version == family])
 
-    def _used(self, blocks: Collection[OwnBlock]) -> dict[OwnBlock, int]:
-        counts = self._talk.leases.count([block.cidr for block in blocks])
-        return dict(zip(blocks, counts, strict=True))
-
     async def _drop_unused_lost(self) -> None:
         unused = [
             block for block, count in self._talk.used(self._talk.blocks.lost()).items() if not count

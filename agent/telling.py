@@ -13,10 +13,15 @@ class Teller:
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self._sequence: int | None = None
+        # Of which store and epoch the mirror is: another may have forgotten what it had.
+        self._mirrored_in: tuple[str, int] = ("", 0)
         self._told: set[Attachment] = set()
 
     async def tell_once(self) -> None:
-        """Mirror what changed, or once all there is.  Raises IPAMError."""
+        """Mirror what changed, or all there is, once in each store and epoch.  Raises IPAMError."""
+        own = self._talk.blocks.holdings
+        if self._mirrored_in != (own.generation, own.epoch):
+            self._sequence = None
         if whole := self._sequence is None:
             # A former run of this agent may have told more than we know of.
             self._sequence = await self._talk.ipamd.mirror(Mirror(sequence=0, **self._talk.me()))
@@ -41,6 +46,8 @@ class Teller:
         self._told -= {_key(lease) for lease in leases if lease.gone}
         if reached != sequence:
             self._sequence = None
+        elif whole:
+            self._mirrored_in = (own.generation, own.epoch)
 
     def _lease(self, who: Attachment) -> MirroredLease | None:
         """What ipamd is to know of *who*: addresses of blocks, or that those it knew are gone."""

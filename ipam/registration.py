@@ -133,6 +133,7 @@ def _there(held: Held, block: Block, node: Node) -> tuple[Block | None, str]:
         # Fenced, and back before the block was freed: it never was anybody else's.
         if held.state is BlockState.DRAINING:
             return None, ""
-        active = BlockState.ACTIVE
-        return replace(block, uid=node.uid, epoch=node.epoch, state=active), ""
+        # One that another node remembered from the table is of no pool yet.
+        pool, active = block.pool or held.pool, BlockState.ACTIVE
+        return replace(block, pool=pool, uid=node.uid, epoch=node.epoch, state=active), ""
     return (None if block.state is BlockState.QUARANTINED else block), ""

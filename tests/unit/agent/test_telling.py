@@ -9,7 +9,7 @@ import pytest
 from agent.standing import Standing
 from agent.supplies import Supplies
 from agent.telling import Teller
-from ipam.calls import Mirror
+from ipam.calls import Drain, Mirror
 from tests.unit.agent.talks import Away, Site, made_site
 from tests.unit.ipam.cases import record, who
 
@@ -91,6 +91,28 @@ def test_the_next_life_goes_on_above_what_the_last_one_told(site: Site) -> None:
         await Teller(site.talk).tell_once()
 
         assert await mirrored(site) == {"c1", "c2"}
+
+    asyncio.run(scene())
+
+
+def test_a_new_epoch_is_told_all_again(site: Site) -> None:
+    async def scene() -> None:
+        teller = await begun(site)
+        site.give(1)
+        await teller.tell_once()
+        await site.authority.drain(Drain(node="n1", fenced=True, force=True, by="x"))
+        await Standing(site.talk).register()
+        await teller.tell_once()
+        told = len(site.ipamd.of(Mirror))
+        await teller.tell_once()
+
+        last = site.ipamd.of(Mirror)[-1]
+        assert (last.epoch, last.whole, [one.container_id for one in last.leases]) == (
+            2,
+            True,
+            ["c1"],
+        )
+        assert len(site.ipamd.of(Mirror)) == told
 
     asyncio.run(scene())
 

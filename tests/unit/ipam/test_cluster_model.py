@@ -7,6 +7,8 @@ ISTHMUS_TORTURE_SEED=n with it begins at that one again.
 import asyncio
 import os
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from ipaddress import ip_network
 from itertools import combinations
 from random import SystemRandom
@@ -24,14 +26,16 @@ from hypothesis.stateful import (
 )
 
 from ipam.authority import Authority
-from ipam.calls import Claim, Claimed, Drain, Init
-from ipam.cluster import Block, BlockState, Meta, Pool
+from ipam.calls import Claim, Claimed, Drain, Init, MirroredLease, Registered, Update
+from ipam.cluster import Block, Meta, Pool
 from ipam.cluster import Node as Known
 from ipam.errors import IPAMError
+from ipam.holdings import OwnState
 from ipam.keys import Keys
 from ipam.memory_kv import MemoryCluster, Snapshot
 from ipam.refusals import Refused
-from tests.unit.ipam.cluster_model import Answer, Call, Ipamd, Node, Trouble, perform, run
+from tests.unit.ipam.cluster_model import Answer, Ipamd, Trouble, perform, run
+from tests.unit.ipam.cluster_node import Away, Break, Conversation, Life, Message, Node, unready
 
 KEYS = Keys("c")
 POOLS = (
@@ -51,18 +55,23 @@ TROUBLE = st.one_of(
     st.integers(0, 4).map(lambda at: Trouble(lost=(True,), crash_at=at)),
     st.sampled_from([Trouble(disk="before"), Trouble(disk="after")]),
 )
+BROKEN = st.one_of(
+    st.none(),
+    st.none(),
+    st.builds(Break, at=st.integers(0, 2), applied=st.booleans(), ends=st.booleans()),
+)
 
 
 class Cluster(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.now, self.steps, self.calls = 0.0, 0, 0
+        self.now, self.steps, self.sent = 0.0, 0, 0
         self.store = MemoryCluster(self.clock)
         self.ipamds = [Ipamd(self.store, self.clock, n) for n in range(REPLICAS)]
         self.nodes = [Node(f"n{n}", f"n{n}-0") for n in range(NODES)]
-        self.requests: list[tuple[int, int, Call]] = []
-        self.answers: list[tuple[int, int, int, Answer]] = []
+        self.messages: list[tuple[int, Node, Message]] = []
+        self.answers: list[tuple[int, Node, int, Answer]] = []
         self.snapshots: list[Snapshot] = []
         # When ownership was last rolled back, and no recovery has come since.
         self.went_back: int | None = None
@@ -71,6 +80,8 @@ class Cluster(RuleBasedStateMachine):
         return self.now
 
     def teardown(self) -> None:
+        for node in self.nodes:
+            run(self.runner, node.crash())
         self.runner.close()
 
     @initialize()
@@ -86,52 +97,80 @@ class Cluster(RuleBasedStateMachine):
                 await ipamd.catch_up()
 
         run(self.runner, make())
+        for pick in range(NODES):
+            self.start(pick)
 
     # Nodes.
 
-    def _send(self, node: Node, call: Call) -> None:
-        self.calls += 1
-        node.waiting = self.calls
-        self.requests.append((self.calls, self.nodes.index(node), call))
+    def _live(
+        self, node: Node, work: Callable[[Life], Awaitable[None]], broken: Break | None
+    ) -> None:
+        """Let the agent of *node* do *work*, which may be the end of it."""
+        if (life := node.life) is None:
+            return
+        life.access.trouble = broken
+        run(self.runner, work(life))
+        life.access.trouble = None
+        if life.access.ended:
+            run(self.runner, node.crash())
 
-    def _idle(self, pick: int) -> Node | None:
-        free = [n for n in self.nodes if n.running and not n.cut and n.waiting is None]
-        return free[pick % len(free)] if free else None
+    def _node(self, pick: int) -> Node:
+        """One that is reached, if there is one."""
+        reached = [node for node in self.nodes if node.life and not node.cut]
+        return (reached or self.nodes)[pick % len(reached or self.nodes)]
 
-    @rule(pick=ONE_OF_FEW)
-    def register(self, pick: int) -> None:
-        if node := self._idle(pick):
-            self._send(node, node.register())
+    @rule(pick=ONE_OF_FEW, broken=BROKEN)
+    def converse(self, pick: int, broken: Break | None) -> None:
+        node = self._node(pick)
+        if node.life and not node.cut and not node.life.line.conversing.is_under_way:
+            self._live(node, Life.converse, broken)
 
-    @rule(pick=ONE_OF_FEW)
-    def claim(self, pick: int) -> None:
-        if (node := self._idle(pick)) and node.confirmed == node.boot_id:
-            node.nonce = node.nonce or f"{node.name}-{self.calls}"
-            call = Claim(node=node.name, uid=node.uid, epoch=node.epoch, nonce=node.nonce)
-            self._send(node, call)
+    @rule(pick=ONE_OF_FEW, broken=BROKEN)
+    def tell(self, pick: int, broken: Break | None) -> None:
+        node = self._node(pick)
+        if node.life and not node.cut and not node.life.line.telling.is_under_way:
+            self._live(node, Life.tell, broken)
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
-    def release(self, pick: int, which: int) -> None:
-        if (node := self._idle(pick)) and (call := node.give_back(which)):
-            self._send(node, call)
+    def follow(self, pick: int, which: int) -> None:
+        """The node is streamed the table as one replica has it."""
+        node = self._node(pick)
+        if node.life is None or node.cut:
+            return
+
+        async def work(authority: Authority) -> Update | None:
+            authority.replica.feed.flush()
+            try:
+                async with aclosing(authority.watch(node.name)) as updates:
+                    return await anext(updates)
+            except IPAMError:
+                return None
+
+        update = run(self.runner, self.ipamds[which % REPLICAS].serve(work, Trouble()))
+        if update is not None:
+            self._live(node, lambda life: life.follow(update), None)
 
     @rule(pick=ONE_OF_FEW)
     def give_up(self, pick: int) -> None:
         """A call takes too long: whatever comes of it is not heard."""
-        self.nodes[pick % NODES].waiting = None
+        life = self.nodes[pick % NODES].life
+        if life and life.line.conversing.number is not None:
+            self._hear(self.nodes[pick % NODES], life.line.conversing, Away("too late"), None)
 
-    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
-    def add(self, pick: int, which: int) -> None:
-        node = self.nodes[pick % NODES]
-        if blocks := [cidr for cidr in node.blocks if node.may_add(cidr)]:
-            node.pods.add(blocks[which % len(blocks)])
+    def _hear(
+        self, node: Node, conversation: Conversation, answer: object, broken: Break | None
+    ) -> None:
+        self._live(node, lambda life: conversation.hear(answer), broken)
 
-    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
-    def delete(self, pick: int, which: int) -> None:
+    @rule(pick=ONE_OF_FEW, broken=BROKEN)
+    def add(self, pick: int, broken: Break | None = None) -> None:
         node = self.nodes[pick % NODES]
-        if node.pods and node.running:
-            node.pods.discard(sorted(node.pods, key=str)[which % len(node.pods)])
-            node.dropped &= node.pods
+        self._live(node, lambda life: node.add(), broken)
+
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, broken=BROKEN)
+    def delete(self, pick: int, which: int, broken: Break | None = None) -> None:
+        node = self.nodes[pick % NODES]
+        self._live(node, lambda life: node.delete(which), broken)
 
     # What breaks is one rule, and what mends several: else nothing is up for most of the time.
 
@@ -140,16 +179,17 @@ class Cluster(RuleBasedStateMachine):
         node = self.nodes[pick % NODES]
         match how:
             case "agent":
-                node.crash()
+                run(self.runner, node.crash())
             case "power":
-                node.power_off()
+                run(self.runner, node.power_off())
             case _:
                 node.cut = True
 
     @rule(pick=ONE_OF_FEW)
     def start(self, pick: int) -> None:
-        if not (node := self.nodes[pick % NODES]).running:
-            node.start()
+        node = self.nodes[pick % NODES]
+        if node.life is None:
+            node.start(self.clock, lambda message: self._send(node, message))
 
     @rule(pick=ONE_OF_FEW)
     def heal(self, pick: int) -> None:
@@ -157,21 +197,27 @@ class Cluster(RuleBasedStateMachine):
 
     # The network between, which loses, repeats, delays and reorders.
 
+    def _send(self, node: Node, message: Message) -> int:
+        assert unready(message, node.stored) == ""
+        self.sent += 1
+        self.messages.append((self.sent, node, message))
+        return self.sent
+
     def _serve(self, pick: int, which: int, trouble: Trouble, *, again: bool) -> None:
-        if not self.requests:
+        if not self.messages:
             return
-        at = pick % len(self.requests)
-        number, index, call = self.requests[at] if again else self.requests.pop(at)
+        at = pick % len(self.messages)
+        number, node, message = self.messages[at] if again else self.messages.pop(at)
         before = self._grants()
         answer = run(
             self.runner,
-            self.ipamds[which % REPLICAS].serve(lambda one: perform(one, call), trouble),
+            self.ipamds[which % REPLICAS].serve(lambda one: perform(one, message), trouble),
         )
-        if self.went_back is not None and isinstance(call, Claim):
+        if self.went_back is not None and isinstance(message, Claim):
             assert not isinstance(answer, Claimed)
             assert self._grants() == before, "I7: granted though the store was rolled back"
         if answer is not None:
-            self.answers.append((number, index, self.steps, answer))
+            self.answers.append((number, node, self.steps, answer))
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, trouble=TROUBLE)
     def serve(self, pick: int, which: int, trouble: Trouble) -> None:
@@ -181,53 +227,88 @@ class Cluster(RuleBasedStateMachine):
     def serve_and_keep(self, pick: int, which: int, trouble: Trouble) -> None:
         self._serve(pick, which, trouble, again=True)
 
-    @rule(pick=ONE_OF_FEW)
-    def deliver(self, pick: int) -> None:
+    @rule(pick=ONE_OF_FEW, broken=BROKEN)
+    def deliver(self, pick: int, broken: Break | None = None) -> None:
         if not self.answers:
             return
-        number, index, processed, answer = self.answers.pop(pick % len(self.answers))
-        node = self.nodes[index]
-        if node.running and not node.cut and node.waiting == number:
-            node.waiting = None
-            node.hear(answer, processed)
+        number, node, processed, answer = self.answers.pop(pick % len(self.answers))
+        if (life := node.life) is None or node.cut:
+            return
+        for conversation in (life.line.conversing, life.line.telling):
+            if conversation.number == number:
+                self._hear(node, conversation, answer, broken)
+                self._heard(node, life, processed, answer)
+
+    def _heard(self, node: Node, life: Life, processed: int, answer: Answer) -> None:
+        if not isinstance(answer, Registered) or node.life is not life:
+            return
+        node.spoke = processed
+        seen = not answer.frozen and life.blocks.is_durable
+        if seen and node.isolated is not None and processed > node.isolated:
+            node.isolated = None
 
     # Courses of several steps that single ones would seldom make.
 
-    def _at_once(self, node: Node, which: int, *, again: bool = False) -> None:
-        """Serve what *node* waits for, and let it hear the answer."""
-        for at, (number, _, _) in enumerate(self.requests):
-            if number == node.waiting:
-                self._serve(at, which, Trouble(), again=again)
-                self.deliver(len(self.answers) - 1)
-                break
-        node.waiting = None
+    def _finish(self, node: Node, which: int, *, again: bool = False) -> None:
+        """Serve what *node* waits for, and let it hear the answers, until it waits for none."""
+        for _ in range(12):
+            if node.life is None or (wanted := node.life.line.conversing.number) is None:
+                return
+            numbers = [number for number, _, _ in self.messages]
+            if wanted not in numbers:
+                self.give_up(self.nodes.index(node))
+                return
+            self._serve(numbers.index(wanted), which, Trouble(), again=again)
+            self.deliver(len(self.answers) - 1)
 
-    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
-    def all_goes_well(self, pick: int, which: int) -> None:
-        """Whatever was wrong with the node is mended; it registers, and claims."""
-        node = self.nodes[pick % NODES]
+    def _talk(self, node: Node, which: int) -> None:
+        """Whatever was wrong with the node is mended, and it says what it has to say."""
+        pick = self.nodes.index(node)
         self.heal(pick)
         self.start(pick)
         for ipamd in self.ipamds:
             run(self.runner, ipamd.catch_up())
-        self._send(node, node.register())
-        self._at_once(node, which)
-        self.claim(self._index_of_idle(node))
-        self._at_once(node, which)
+        self._finish(node, which)
+        if node.life is not None:
+            node.life.expire()
+            self._live(node, Life.converse, None)
+        self._finish(node, which)
+
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
+    def all_goes_well(self, pick: int, which: int) -> None:
+        node = self.nodes[pick % NODES]
+        self._talk(node, which)
+        self.add(pick % NODES)
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, again=st.booleans())
     def empty_a_block_and_wait(self, pick: int, which: int, again: bool) -> None:
-        if (node := self._idle(pick)) and (call := node.give_back(which)):
-            self._send(node, call)
-            self._at_once(node, which, again=again)
-            self._let_it_rest(which)
+        """An operator drains the node, and undoes that later."""
+        node = self.nodes[pick % NODES]
+        self.drain(pick % NODES, which, False)
+        self._talk(node, which)
+        for _ in range(len(node.pods)):
+            self.delete(pick % NODES, 0)
+        self.wait(200)
+        if node.life and not node.cut and not node.life.line.conversing.is_under_way:
+            self._live(node, Life.converse, None)
+        self._finish(node, which, again=again)
+        self.drain(pick % NODES, which, True)
+        self._let_it_rest(which)
+
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW)
+    def fill(self, pick: int, which: int) -> None:
+        """So many pods that another block is wanted."""
+        node = self.nodes[pick % NODES]
+        for _ in range(3):
+            self.add(pick % NODES)
+        self._talk(node, which)
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, power=st.booleans())
     def fail_over(self, pick: int, which: int, power: bool) -> None:
         """A machine fails for good, so it seems."""
         node = self.nodes[pick % NODES]
         if power:
-            node.power_off()
+            run(self.runner, node.power_off())
         else:
             node.cut = True
         self.wait(20)
@@ -245,9 +326,6 @@ class Cluster(RuleBasedStateMachine):
             self.tick(which, Trouble())
         for ipamd in self.ipamds:
             run(self.runner, ipamd.catch_up())
-
-    def _index_of_idle(self, node: Node) -> int:
-        return [n for n in self.nodes if n.running and not n.cut and n.waiting is None].index(node)
 
     # Replicas.
 
@@ -271,10 +349,13 @@ class Cluster(RuleBasedStateMachine):
         ipamd.start()
         run(self.runner, ipamd.catch_up())
 
-    @rule(seconds=st.sampled_from([1, 20, 61]))
+    @rule(seconds=st.sampled_from([1, 6, 20, 61, 200, 301]))
     def wait(self, seconds: int) -> None:
         self.now += seconds
         self.store.expire()
+        for node in self.nodes:
+            if node.life is not None:
+                node.life.expire()
 
     # Operators.
 
@@ -312,9 +393,7 @@ class Cluster(RuleBasedStateMachine):
     def install_anew(self, pick: int) -> None:
         node = self.nodes[pick % NODES]
         if not node.powered:
-            self.nodes[pick % NODES] = Node(
-                node.name, f"{node.name}-{self.steps}", boot=node.boot, powered=False, running=False
-            )
+            self.nodes[pick % NODES] = Node(node.name, f"{node.name}-{self.steps}", boot=node.boot)
 
     # The store.
 
@@ -366,6 +445,67 @@ class Cluster(RuleBasedStateMachine):
             run(self.runner, self.ipamds[which % REPLICAS].serve(work, Trouble()))
             self.went_back = None
 
+    @rule(which=ONE_OF_FEW)
+    def all_is_mended(self, which: int) -> None:
+        """In the end store, mirrors and nodes agree, whatever it was."""
+        for pick, node in enumerate(self.nodes):
+            self.heal(pick)
+            self.wait(20)
+            if (known := self._known(node)) and known.uid != node.uid:
+                run(self.runner, node.power_off())
+                self.wait(20)
+                self.fence(pick, which, Trouble(), True)
+        for _ in range(4):
+            self.wait(301)
+            for pick, node in enumerate(self.nodes):
+                self._talk(node, which)
+                self.drain(pick, which, True)
+                for who in node.cut_off():
+                    run(self.runner, node.end(who))
+            self.recover(which)
+            self._let_it_rest(which)
+        self.wait(301)
+        for node in self.nodes:
+            self._talk(node, which)
+            self._tell_all(node, which)
+
+        assert (found := self._differences(which)) == [], found
+
+    def _tell_all(self, node: Node, which: int) -> None:
+        assert node.life is not None
+        for _ in range(3):
+            while (wanted := node.life.line.telling.number) is not None:
+                assert node.life.line.told is not None
+                self.messages.append((wanted, node, node.life.line.told))
+                self._serve(len(self.messages) - 1, which, Trouble(), again=False)
+                self.deliver(len(self.answers) - 1)
+            self._live(node, Life.tell, None)
+
+    def _differences(self, which: int) -> list[str]:
+        """What store, mirrors and nodes do not agree on."""
+        found = [
+            str(one) for one in run(self.runner, self.ipamds[which % REPLICAS].authority.check())
+        ]
+        for node in self.nodes:
+            own, known = node.stored, self._known(node)
+            if known is None or (own.uid, own.epoch) != (known.uid, known.epoch):
+                found.append(f"{node.name} is {own}, and {known} in the store")
+            theirs = {b.cidr for b in self._blocks() if b.node == node.name}
+            if theirs != {block.cidr for block in own.of_state(OwnState.ACTIVE)}:
+                found.append(f"{node.name} has {own.blocks}, and in the store {theirs}")
+            mirrored = {lease.addresses for lease in self._mirrored(node)}
+            if mirrored != set(node.pods.values()):
+                found.append(f"{node.name} has {node.pods}, and mirrored are {mirrored}")
+        return found
+
+    def _mirrored(self, node: Node) -> list[MirroredLease]:
+        records = [
+            KEYS.read(entry)
+            for key, entry in self.store.entries.items()
+            if key.startswith(KEYS.leases(node.name))
+        ]
+        return [record for record in records if isinstance(record, MirroredLease)]
+
     # What must hold.
 
     def _counter(self) -> int:
@@ -390,6 +530,10 @@ class Cluster(RuleBasedStateMachine):
             assert len(users) <= 1, f"I1: {cidr} is used by {users}"
 
     @invariant()
+    def i3_what_was_answered_is_on_the_nodes_disk(self) -> None:
+        assert [fault for node in self.nodes for fault in node.faults()] == []
+
+    @invariant()
     def i2_blocks_do_not_overlap(self) -> None:
         blocks = self._blocks()
 
@@ -404,15 +548,15 @@ class Cluster(RuleBasedStateMachine):
         for node in self.nodes:
             known = self._known(node)
             # One that has not registered since a recovery may find what it had with another.
-            if known is None or node.generation != self._generation():
+            own = node.stored
+            if known is None or own.generation != self._generation():
                 continue
-            if (known.uid, known.epoch) != (node.uid, node.epoch):
+            if (known.uid, known.epoch) != (own.uid, own.epoch):
                 continue
-            for held in node.blocks.values():
-                if held.state is BlockState.ACTIVE:
-                    block = by_cidr.get(held.cidr)
-                    assert block is not None, f"I5: {held.cidr} was taken from {node.name}"
-                    assert (block.node, block.uid) == (node.name, node.uid)
+            for held in own.of_state(OwnState.ACTIVE, OwnState.DRAINING):
+                block = by_cidr.get(held.cidr)
+                assert block is not None, f"I5: {held.cidr} was taken from {node.name}"
+                assert (block.node, block.uid) == (node.name, node.uid)
 
     def _generation(self) -> str:
         entry = self.store.entries.get(KEYS.meta)
