@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ipam.tls import TLSFiles
+from kube import config as kube_config
+from kube.config import ServerConfig
 from net import settings
 from net.settings import ConfigError, LogFormat, LogLevel
 
@@ -21,6 +24,11 @@ class DaemonConfig:
 
     *cluster*: several clusters may share one etcd; *drain_s*: how long calls in work may take
     after SIGTERM; *max_calls*: calls and streams at once, of all nodes together.
+
+    With *ca_key*, the key of *ca*, ipamd issues its own certificate, for *hosts* too, and
+    *certificate* and *key* are not looked at.  *kubernetes* None: Nodes say nothing; with both,
+    pods of *enroll_account* (namespace/name) are enrolled at *enroll_listen*, for
+    *certificate_days*, by tokens made for *enroll_audience*.
     """
 
     listen: str = "[::]:9476"
@@ -41,6 +49,13 @@ class DaemonConfig:
     metrics_address: str = ""
     drain_s: float = 10.0
     max_calls: int = 8192
+    ca_key: Path | None = None
+    hosts: tuple[str, ...] = ()
+    enroll_listen: str = "[::]:9475"
+    enroll_account: str = "isthmus/isthmus-agent"
+    enroll_audience: str = "isthmus-ipamd"
+    certificate_days: float = 3.0
+    kubernetes: ServerConfig | None = None
 
     @property
     def tls(self) -> TLSFiles:
@@ -73,7 +88,7 @@ def _listen(value: object) -> str:
     return value
 
 
-def _urls(value: object) -> tuple[str, ...]:
+def urls(value: object) -> tuple[str, ...]:
     wanted = 'must be a list of URLs, as ["https://10.0.0.1:2379"] or ["unix:///run/etcd.sock"]'
     if type(value) is not list or not value or not all(type(one) is str for one in value):
         raise ValueError(wanted)
@@ -86,6 +101,26 @@ def _urls(value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    if type(value) is not list:
+        raise ValueError('must be a list of addresses and names, as ["10.0.0.1", "ipamd.example"]')
+    return tuple(_host(one) for one in value)
+
+
+def _host(value: object) -> str:
+    try:
+        return str(ip_address(str(value)))
+    except ValueError:
+        return settings.word(value)
+
+
+def _account(value: object) -> str:
+    namespace, slash, name = str(value).partition("/")
+    if type(value) is not str or not slash or "/" in name:
+        raise ValueError("must be namespace/name of a service account")
+    return f"{settings.word(namespace)}/{settings.word(name)}"
+
+
 _CHECKS: Mapping[str, settings.Check] = {
     "listen": _listen,
     "cluster": settings.word,
@@ -93,7 +128,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "certificate": settings.absolute_path,
     "key": settings.absolute_path,
     "ca": settings.absolute_path,
-    "etcd_endpoints": _urls,
+    "etcd_endpoints": urls,
     "etcd_ca": settings.path_or_nothing,
     "etcd_certificate": settings.path_or_nothing,
     "etcd_key": settings.path_or_nothing,
@@ -105,6 +140,13 @@ _CHECKS: Mapping[str, settings.Check] = {
     "metrics_address": settings.metrics_address,
     "drain_s": settings.number(0, 300),
     "max_calls": settings.whole_number(16, 1 << 20),
+    "ca_key": settings.path_or_nothing,
+    "hosts": _hosts,
+    "enroll_listen": _listen,
+    "enroll_account": _account,
+    "enroll_audience": settings.word,
+    "certificate_days": settings.number(1, 365),
+    "kubernetes": settings.table(ServerConfig, kube_config.CHECKS),
 }
 
 
