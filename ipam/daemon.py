@@ -5,8 +5,9 @@ import logging
 import random
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from ipam.authority import Authority
 from ipam.daemon_config import DaemonConfig
@@ -14,10 +15,16 @@ from ipam.daemon_metrics import Collector
 from ipam.errors import IPAMError
 from ipam.etcd import EtcdKV
 from ipam.health import Health
+from ipam.kubernetes import NodeWatch
 from ipam.kv import KV
 from ipam.memory import DaemonMemory
 from ipam.pages import serve
 from ipam.server import Edge, bind, make_server, server_credentials
+from ipam.tls import TLSFiles
+from kube.client import Client
+
+if TYPE_CHECKING:
+    from ipam.own_identity import OwnIdentity
 
 log = logging.getLogger(__name__)
 
@@ -64,21 +71,27 @@ class Daemon:
             random=random.Random(),
         )
         self._edge = Edge(self._authority)
+        self._own = _own_identity(config)
+        self._client = _client(config)
+        self.enroll_port = 0
         self._health = Health()
         self.port = 0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Serve until *stopping*, then drain.  Raises BadCredentials, CannotListen, OSError."""
         config = self._config
-        credentials = server_credentials(config.tls)
+        credentials = server_credentials(self._files())
         server = make_server(self._edge, self._health, max_calls=config.max_calls)
         self.port = bind(server, config.listen, credentials)
         if config.metrics_address:
             serve(config.metrics_address, Collector(self._authority.counts), ready=self._unready)
         await server.start()
+        enrolment = self._enrolment()
         try:
+            if enrolment:
+                await enrolment.start()
             async with asyncio.TaskGroup() as tasks:
-                work = [tasks.create_task(self._authority.run()), tasks.create_task(self._look())]
+                work = [tasks.create_task(each) for each in self._work()]
                 self._tell(f"READY=1\nSTATUS=serving {config.listen}")
                 log.info("serving", extra={"listen": config.listen, "port": self.port})
                 await stopping.wait()
@@ -87,7 +100,53 @@ class Daemon:
                     task.cancel()
         finally:
             await server.stop(0)
+            if enrolment:
+                await enrolment.stop(0)
+            if self._client:
+                self._client.close()
         log.info("stopped")
+
+    def _work(self) -> Iterator[Coroutine[Any, Any, None]]:
+        """What goes on while it serves."""
+        yield self._authority.run()
+        yield self._look()
+        if self._own:
+            yield self._own.run()
+        if self._client:
+            replica = self._authority.replica
+            yield NodeWatch(
+                self._client,
+                self._authority,
+                lambda: replica.view if replica.synced else None,
+                random=random.Random(),
+            ).run()
+
+    def _files(self) -> TLSFiles:
+        """What to serve with.  Raises BadCredentials."""
+        if self._own is None:
+            return self._config.tls
+        self._own.renew()
+        return self._own.files
+
+    def _enrolment(self) -> Any:
+        """The server of the port that needs no certificate; None where nobody can be enrolled."""
+        config = self._config
+        if self._own is None or self._client is None:
+            return None
+        from ipam import enrolment
+
+        server = enrolment.make_server(
+            enrolment.Enrolment(
+                enrolment.Kubernetes(self._client, config.enroll_audience),
+                self._own.signer,
+                enrolment.Terms(
+                    account=config.enroll_account, life=timedelta(days=config.certificate_days)
+                ),
+            )
+        )
+        credentials = server_credentials(self._own.files, of_both=False)
+        self.enroll_port = bind(server, config.enroll_listen, credentials)
+        return server
 
     def _unready(self) -> str:
         return "" if self._authority.replica.synced else "the store is not followed"
@@ -110,3 +169,21 @@ class Daemon:
                 await self._health.set(serving=synced)
                 said = synced
             await asyncio.sleep(_LOOK_S)
+
+
+def _own_identity(config: DaemonConfig) -> "OwnIdentity | None":
+    if config.ca_key is None:
+        return None
+    from ipam.own_identity import OwnIdentity
+
+    return OwnIdentity(
+        config.state_dir,
+        ca=config.ca,
+        ca_key=config.ca_key,
+        hosts=config.hosts,
+        clock=time.monotonic,
+    )
+
+
+def _client(config: DaemonConfig) -> Client | None:
+    return Client(config.kubernetes.access(), agent="isthmus-ipamd") if config.kubernetes else None

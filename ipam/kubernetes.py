@@ -14,6 +14,7 @@ never fenced, and an absence is asked for once more, past the copy, before it is
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -111,24 +112,30 @@ class NodeWatch:
         self._now = now
         self._told: dict[str, str] = {}
         selection = Selection(path=kube_nodes.NODES, kind=objects.Node, keep=small)
-        self._reflector = Reflector(client, selection, random=random)
+        self._news = asyncio.Event()
+        self.reflector = Reflector(
+            client, selection, random=random, changed=lambda key, node: self._news.set()
+        )
 
     async def run(self) -> None:
         """Follow the Nodes and act until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._reflector.run())
-            await self._reflector.synced.wait()
+            tasks.create_task(self.reflector.run())
+            await self.reflector.synced.wait()
             while True:
+                self._news.clear()
                 await self.tick()
-                await asyncio.sleep(TICK_S * (0.75 + 0.5 * self._random.random()))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S * (0.75 + 0.5 * self._random.random())):
+                        await self._news.wait()
 
     async def tick(self) -> None:
         """Do what is to be done now; what fails is tried again at the next."""
         view = self._view()
-        if view is None or view.config is None or self._reflector.trouble:
+        if view is None or view.config is None or self.reflector.trouble:
             return
         at = self._now().isoformat(timespec="seconds")
-        steps = list(plan(view.nodes, self._reflector.objects, view.config.settings, at))
+        steps = list(plan(view.nodes, self.reflector.objects, view.config.settings, at))
         for step in steps:
             await self._take(step, view.nodes[step.asked.node].labels[NODE_UID])
         self._told = {key: why for key, why in self._told.items() if key in _keys(steps)}

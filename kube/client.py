@@ -55,6 +55,7 @@ class Client:
         self._access = access
         self._agent = agent
         self._idle: list[Connection] = []
+        self._is_closed = False
         self._made_by: Access | None = None
         self._stamp: object = None
         self._context: ssl.SSLContext | None = None
@@ -132,6 +133,10 @@ class Client:
 
     def close(self) -> None:
         """Close what is idle; what is in use ends with whoever uses it."""
+        self._is_closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         while self._idle:
             self._idle.pop().close()
 
@@ -200,11 +205,15 @@ class Client:
             return False
         self._context = access.context() if access.is_tls else None
         self._made_by, self._stamp = access, stamp
-        self.close()
+        self._drop_idle()
         return True
 
     def _is_current(self) -> bool:
-        return self._made_by is not None and self._made_by.stamp() == self._stamp
+        return (
+            not self._is_closed
+            and self._made_by is not None
+            and self._made_by.stamp() == self._stamp
+        )
 
 
 def _reading(path: str, params: Mapping[str, str] | None = None) -> Request:

@@ -13,13 +13,27 @@ from grpc import aio
 from ipam.channel import Channels
 from ipam.daemon import Daemon
 from ipam.daemon_config import DaemonConfig
+from ipam.enrolling import enroll
 from ipam.memory_kv import MemoryCluster, MemoryKV
 from ipam.refusals import NotReady
 from ipam.rpc import ipamd_pb2 as pb
 from ipam.server import CannotListen
-from ipam.tls import BadCredentials
+from ipam.signing import make_authority, make_request, now
+from ipam.tls import SERVER, BadCredentials, TLSFiles
+from kube.config import ServerConfig
 from tests.certificates import Authority
+from tests.kube_api import NODES, FakeAPI, until
 
+VOUCHED = {
+    "audiences": ["isthmus-ipamd"],
+    "user": {
+        "username": "system:serviceaccount:isthmus:isthmus-agent",
+        "extra": {
+            "authentication.kubernetes.io/node-name": ["a"],
+            "authentication.kubernetes.io/node-uid": ["u-1"],
+        },
+    },
+}
 SERVING = b"\x08\x01"
 
 
@@ -148,3 +162,68 @@ def test_what_it_cannot_start_with_is_told(tmp_path: Path) -> None:
     config.key.unlink()
     with pytest.raises(BadCredentials, match=r"server\.key: No such file"):
         asyncio.run(start(config))
+
+
+def test_a_pod_enrolls_asks_as_its_node_and_drains_when_that_is_deleted(tmp_path: Path) -> None:
+    async def play() -> None:
+        (tmp_path / "state").mkdir()
+        made = make_authority(now())
+        (tmp_path / "ca.pem").write_bytes(made.certificate)
+        (tmp_path / "ca.key").write_bytes(made.key)
+        (tmp_path / "token").write_text("good")
+        stopping, ready = asyncio.Event(), asyncio.Event()
+        async with FakeAPI(reviews={"good": VOUCHED}) as api, asyncio.TaskGroup() as tasks:
+            api.put(NODES, {"metadata": {"name": "a", "uid": "u-1"}})
+            config = DaemonConfig(
+                listen="127.0.0.1:0",
+                enroll_listen="127.0.0.1:0",
+                state_dir=tmp_path / "state",
+                ca=tmp_path / "ca.pem",
+                ca_key=tmp_path / "ca.key",
+                kubernetes=ServerConfig(address=api.url, token=tmp_path / "token"),
+            )
+            daemon = Daemon(config, MemoryKV(MemoryCluster()), lambda _: ready.set())
+            tasks.create_task(daemon.run(stopping))
+            await ready.wait()
+
+            request = make_request()
+            got = await enroll(
+                [f"127.0.0.1:{daemon.enroll_port}"],
+                request.certificate,
+                token=tmp_path / "token",
+                ca=config.ca,
+                server_name=SERVER,
+            )
+            (tmp_path / "node.pem").write_bytes(got.certificate + request.key)
+            node = TLSFiles(
+                certificate=tmp_path / "node.pem", key=tmp_path / "node.pem", ca=config.ca
+            )
+            admin = TLSFiles(
+                certificate=tmp_path / "state" / "admin.pem",
+                key=tmp_path / "state" / "admin.key",
+                ca=tmp_path / "state" / "ca.pem",
+            )
+            endpoint = f"127.0.0.1:{daemon.port}"
+            asked = Channels([endpoint], node, server_name=SERVER)
+            asking = Channels([endpoint], admin, server_name=SERVER)
+
+            async def shown() -> str:
+                rows = await asking.call("Show", pb.ShowRequest(what="nodes"), within_s=10)
+                return str(rows.json)
+
+            await until(lambda: daemon._authority.replica.synced)
+            await asking.call("Init", pb.InitRequest(), within_s=10)
+            labels = {"isthmus.dev/node-uid": "u-1"}
+            register = pb.RegisterRequest(
+                node="a", uid="s", boot_id="b", instance="i", labels=labels
+            )
+            await asked.call("Register", register, within_s=10)
+            api.delete(NODES, "a")
+            await until(lambda: daemon._authority.replica.view.nodes["a"].state == "draining")
+
+            assert '"drained_by": "Kubernetes: Node u-1 deleted' in await shown()
+            await asked.close()
+            await asking.close()
+            stopping.set()
+
+    asyncio.run(play())

@@ -1,5 +1,6 @@
 """ipamd's configuration file, and a message for each key that is wrong."""
 
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 
 from cli.places import CONF
 from ipam.daemon_config import DaemonConfig, load, parse
+from kube.config import ServerConfig
 from net.settings import ConfigError
 
 EXAMPLE = CONF / "ipamd.toml"
@@ -19,15 +21,17 @@ def test_nothing_said_is_all_defaults() -> None:
 
 def test_the_example_has_every_key_with_its_default(tmp_path: Path) -> None:
     said = [
-        line[1:] for line in EXAMPLE.read_text().splitlines() if line[:1] == "#" and " = " in line
+        line[1:]
+        for line in EXAMPLE.read_text().splitlines()
+        if line[:1] == "#" and (" = " in line or line == "#[kubernetes]")
     ]
     path = tmp_path / "ipamd.toml"
     path.write_text("\n".join(line for line in said if not line.startswith(" ")))
+    document = tomllib.loads(path.read_text())
 
-    assert load(path) == DaemonConfig()
-    assert {line.split(" = ")[0] for line in path.read_text().splitlines()} == {
-        field.name for field in fields(DaemonConfig)
-    }
+    assert load(path) == DaemonConfig(kubernetes=ServerConfig())
+    assert set(document) == {field.name for field in fields(DaemonConfig)}
+    assert set(document["kubernetes"]) == {field.name for field in fields(ServerConfig)}
 
 
 def test_what_is_said_of_etcd_reaches_its_client() -> None:
@@ -72,7 +76,14 @@ def test_what_is_said_of_etcd_reaches_its_client() -> None:
         ("etcd_timeout_s", 0, "must be a number from 0.1 to 60"),
         ("drain_s", -1, "must be a number from 0 to 300"),
         ("max_calls", 1, "must be a whole number from 16"),
-        ("colour", "blue", "unknown key 'colour'; allowed are ca, certificate, cluster"),
+        ("hosts", "10.0.0.1", "must be a list of addresses and names"),
+        ("hosts", ["a b"], "must be 1 to 253 letters"),
+        ("enroll_account", "agent", "must be namespace/name of a service account"),
+        ("enroll_account", "a/b/c", "must be namespace/name of a service account"),
+        ("certificate_days", 0.5, "must be a number from 1 to 365"),
+        ("kubernetes", {"address": "10.0.0.1"}, "must be as https://10.0.0.1:6443"),
+        ("kubernetes", {"adress": ""}, "unknown key 'adress'"),
+        ("colour", "blue", "unknown key 'colour'; allowed are ca, ca_key, certificate"),
     ],
 )
 def test_a_wrong_key_is_named_with_what_is_allowed(key: str, value: Any, message: str) -> None:

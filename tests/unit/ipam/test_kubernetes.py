@@ -89,7 +89,7 @@ class Scene:
     watch: NodeWatch
 
     async def sees(self, holds: Callable[[dict[str, KubeNode]], bool]) -> None:
-        await until(lambda: holds(self.watch._reflector.objects))
+        await until(lambda: holds(self.watch.reflector.objects))
 
 
 def played(scene: Callable[[Scene], Awaitable[None]]) -> None:
@@ -99,11 +99,13 @@ def played(scene: Callable[[Scene], Awaitable[None]]) -> None:
             client = Client(api.access)
             decisions = Decisions()
             watch = NodeWatch(client, decisions, decisions.view, random=Random(1), now=lambda: NOON)
-            running = tasks.create_task(watch.run())
-            await until(lambda: bool(watch._reflector.objects))
-            await scene(Scene(api, decisions, watch))
-            running.cancel()
-            client.close()
+            running = tasks.create_task(watch.reflector.run())
+            try:
+                await until(lambda: bool(watch.reflector.objects))
+                await scene(Scene(api, decisions, watch))
+            finally:
+                running.cancel()
+                client.close()
 
     asyncio.run(play())
 
@@ -173,7 +175,7 @@ def test_while_somebody_is_away_nothing_is_done(away: str) -> None:
         at.decisions.nodes["a"] = replace(NODE, labels={NODE_UID: "u-2"})
         if away == "server":
             await at.api.stop()
-            await until(lambda: bool(at.watch._reflector.trouble))
+            await until(lambda: bool(at.watch.reflector.trouble))
         else:
             at.watch._view = lambda: None
         await at.watch.tick()
@@ -181,5 +183,17 @@ def test_while_somebody_is_away_nothing_is_done(away: str) -> None:
             await at.api.start()
 
         assert at.decisions.asked == []
+
+    played(scene)
+
+
+def test_it_acts_by_itself_as_soon_as_it_hears() -> None:
+    async def scene(at: Scene) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(at.watch.run())
+            await until(at.watch.reflector.synced.is_set)
+            at.api.delete(NODES, "a")
+            await until(lambda: at.decisions.asked == [DRAIN])
+            running.cancel()
 
     played(scene)
