@@ -68,6 +68,8 @@ class LazyGroup(click.Group):
     lazy={
         "install": "cli.install:install",
         "uninstall": "cli.uninstall:uninstall",
+        "uninstall-node": "cli.uninstall_node:uninstall_node",
+        "manifest": "cli.manifest:manifest",
         "status": "cli.status:status",
         "attachments": "cli.attachments:attachments",
         "ipam": "cli.group:ipam",
@@ -97,6 +99,7 @@ def isthmus() -> None:
         "check": "cli.ipam:check",
         "release": "cli.ipam:release",
         "init": "cli.ipam_cluster:init",
+        "begin": "cli.ipam_begin:begin",
         "pools": "cli.ipam_pools:pools",
         "blocks": "cli.ipam_cluster:blocks",
         "nodes": "cli.ipam_cluster:nodes",

@@ -1,0 +1,107 @@
+"""The namespace, and who may ask the API server for what: each rule with the part that needs it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cli.manifest_site import NAMESPACE
+
+AGENT, IPAMD, BEGIN = "isthmus-agent", "isthmus-ipamd", "isthmus-begin"
+CA, RECORD = "isthmus-ca", "isthmus-cluster"
+Object = dict[str, Any]
+
+
+def access() -> list[Object]:
+    """In the order in which they have to be made."""
+    return [
+        namespace(),
+        *(_named("v1", "ServiceAccount", name) for name in (AGENT, IPAMD, BEGIN)),
+        _cluster_role(
+            AGENT,
+            # Which blocks this node has, whether it is ready, what its addresses are.
+            _rule("", ["nodes"], ["get", "list", "watch", "patch"]),
+            _rule("", ["nodes/status"], ["patch"]),
+            # Annotations of a pod and of its namespace say pool, address, MAC and bandwidth.
+            _rule("", ["pods", "namespaces"], ["get", "list", "watch"]),
+            _rule("", ["events"], ["create", "patch"]),
+        ),
+        _cluster_binding(AGENT),
+        _role(
+            AGENT,
+            # Where ipamd is.
+            _rule("discovery.k8s.io", ["endpointslices"], ["get", "list", "watch"]),
+        ),
+        _binding(AGENT),
+        _cluster_role(
+            IPAMD,
+            # Whose token a node shows, and whether a node is gone or out of service.
+            _rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
+            _rule("", ["nodes"], ["get", "list", "watch"]),
+        ),
+        _cluster_binding(IPAMD),
+        _role(
+            BEGIN,
+            # RBAC cannot limit what is created by its name.
+            _rule("", ["secrets", "configmaps"], ["create"]),
+            _rule("", ["secrets"], ["get"], names=[CA]),
+            _rule("", ["configmaps"], ["get"], names=[CA, RECORD]),
+        ),
+        _binding(BEGIN),
+    ]
+
+
+def namespace() -> Object:
+    """Pods of the host's network may not run in a namespace of the stricter levels."""
+    labels = {f"pod-security.kubernetes.io/{mode}": "privileged" for mode in ("enforce", "warn")}
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": NAMESPACE, "labels": labels},
+    }
+
+
+def _rule(group: str, resources: list[str], verbs: list[str], names: Sequence[str] = ()) -> Object:
+    rule: Object = {"apiGroups": [group], "resources": resources, "verbs": verbs}
+    return rule | ({"resourceNames": list(names)} if names else {})
+
+
+def _named(version: str, kind: str, name: str) -> Object:
+    return {
+        "apiVersion": version,
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+    }
+
+
+_RBAC = "rbac.authorization.k8s.io"
+
+
+def _role(name: str, *rules: Object) -> Object:
+    return _named(f"{_RBAC}/v1", "Role", name) | {"rules": list(rules)}
+
+
+def _cluster_role(name: str, *rules: Object) -> Object:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRole",
+        "metadata": {"name": name},
+        "rules": list(rules),
+    }
+
+
+def _binding(name: str) -> Object:
+    return _named(f"{_RBAC}/v1", "RoleBinding", name) | _bound("Role", name)
+
+
+def _cluster_binding(name: str) -> Object:
+    return {
+        "apiVersion": f"{_RBAC}/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": name},
+    } | _bound("ClusterRole", name)
+
+
+def _bound(kind: str, name: str) -> Object:
+    return {
+        "roleRef": {"apiGroup": _RBAC, "kind": kind, "name": name},
+        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
+    }

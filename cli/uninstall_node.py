@@ -1,0 +1,141 @@
+"""`isthmus uninstall-node`: a node's part of taking isthmus out of a cluster.
+
+    1. the network list goes: the runtime starts no more pods, and the kubelet says NotReady
+    2. what runs still ends with our plugin, which keeps each deletion; links go with their pods
+    3. once none is left: plugin, kernel objects, state
+
+Stays, so that the pod it runs in can be watched: ready means that the node is clean.
+"""
+
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import click
+
+from agent.placement import PLUGINS, sync_directory
+from cli.contents import CONFLIST
+from cli.places import Places
+
+PAGE = "127.0.0.1:9477"
+_LOOK_S = 2.0
+# Whole directories of ours; the runtime's are left, and only our files in them go.
+_STATE = ("/var/lib/isthmus", "/var/lib/isthmus-ipamd", "/var/lib/isthmus-etcd")
+
+
+@click.command("uninstall-node")
+@click.option(
+    "--root",
+    type=click.Path(file_okay=False, exists=True, path_type=Path),
+    default=Path("/host"),
+    show_default=True,
+    help="Where the node's directories are mounted.",
+)
+@click.option("--force", is_flag=True, help="Do not wait for pods: they lose their network.")
+@click.option("--once", is_flag=True, help="End when the node is clean.")
+def uninstall_node(root: Path, force: bool, once: bool) -> None:
+    """Take isthmus off this node of a cluster, in a pod that may."""
+    from ipam.pages import serve
+
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    removal = Removal(root, force=force, links=_links, clean_kernel=_clean_kernel)
+    if not once:
+        serve(PAGE, _Nothing(), ready=lambda: removal.waiting_for)
+    while not stopping.is_set() and removal.waiting_for:
+        removal.step()
+        if removal.waiting_for:
+            stopping.wait(_LOOK_S)
+    if not once:
+        stopping.wait()
+
+
+class Removal:
+    """*waiting_for* says why the node is not clean yet, or "".
+
+    *links* names the host sides of pods that are there; *clean_kernel*, given where sysctl.json
+    is, takes away the rest of the kernel's objects, and returns what it could not and why.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        force: bool,
+        links: Callable[[], Sequence[str]],
+        clean_kernel: Callable[[Path], Sequence[str]],
+    ) -> None:
+        self._places = Places(root=root)
+        self._force = force
+        self._links = links
+        self._clean_kernel = clean_kernel
+        self.waiting_for = "nothing was done yet"
+
+    def step(self) -> None:
+        """Do what can be done now."""
+        self._take(self._places.conf_dir / CONFLIST)
+        if not self._force and (links := self._links()):
+            self._wait(f"{len(links)} pods still have their network: {', '.join(links[:5])}")
+            return
+        for name in PLUGINS:
+            self._take(self._places.bin_dir / name)
+        ledger = self._places.real(self._places.state_dir) / "sysctl.json"
+        if faults := self._clean_kernel(ledger):
+            self._wait("; ".join(faults))
+            return
+        for state in _STATE:
+            self._clear(self._places.real(Path(state)))
+        self.waiting_for = ""
+        click.echo("this node is clean")
+
+    def _wait(self, reason: str) -> None:
+        if reason != self.waiting_for:
+            click.echo(f"waiting: {reason}")
+        self.waiting_for = reason
+
+    def _take(self, path: Path) -> None:
+        real = self._places.real(path)
+        if real.exists():
+            real.unlink()
+            sync_directory(real.parent)
+            click.echo(f"remove   {path}")
+
+    def _clear(self, directory: Path) -> None:
+        """All that is in it; the directory itself is a mount here, and goes where it is none."""
+        with suppress(FileNotFoundError):
+            for path in directory.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            click.echo(f"remove   {directory}")
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _clean_kernel(ledger: Path) -> list[str]:
+    from agent.boot import machine_id
+    from cli.leftovers import remove_leftovers
+    from dataplane.sysctl import make_writable
+
+    make_writable()
+    removed, faults = remove_leftovers(ledger, seed=machine_id())
+    for what in removed:
+        click.echo(f"remove   {what}")
+    return faults
+
+
+def _links() -> list[str]:
+    """Host sides of pods that are there."""
+    from cli.leftovers import is_own_veth
+    from dataplane.links import Links
+    from dataplane.netlink import Netlink
+
+    with Netlink() as host:
+        return sorted(link.name for link in Links(lambda: host).all() if is_own_veth(link))
+
+
+class _Nothing:
+    def collect(self) -> tuple[()]:
+        return ()

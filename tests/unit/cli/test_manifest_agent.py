@@ -1,0 +1,45 @@
+"""The agent's part of the manifest, as its own readers take it."""
+
+import json
+from dataclasses import replace
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+
+from cli.manifest_agent import daemon_set, network_list
+from cli.manifest_site import Mode, PoolChoice, Site
+
+V4, V6 = (
+    PoolChoice(ip_network(text), length)
+    for text, length in (("10.244.0.0/16", 24), ("fd00::/56", 112))
+)
+SITE = Site(image="isthmus:1", pools=(V4,))
+
+
+@pytest.mark.parametrize(
+    ("pools", "routes"),
+    [((V4,), ["0.0.0.0/0"]), ((V6,), ["::/0"]), ((V4, V6), ["0.0.0.0/0", "::/0"])],
+)
+def test_pods_have_a_default_route_of_each_family(
+    pools: tuple[PoolChoice, ...], routes: list[str]
+) -> None:
+    plugin = json.loads(network_list(replace(SITE, pools=pools)))["plugins"][0]
+
+    assert [route["dst"] for route in plugin["ipam"]["routes"]] == routes
+    assert "ranges" not in plugin["ipam"]
+
+
+def test_another_configuration_rolls_the_pods_and_the_same_one_does_not() -> None:
+    def mark(site: Site) -> Any:
+        return daemon_set(site)["spec"]["template"]["metadata"]["annotations"]
+
+    assert mark(SITE) == mark(replace(SITE, image="isthmus:2"))
+    assert mark(SITE) != mark(replace(SITE, mode=Mode.VXLAN))
+
+
+def test_the_agent_is_not_privileged() -> None:
+    [container] = daemon_set(SITE)["spec"]["template"]["spec"]["containers"]
+
+    assert "privileged" not in container["securityContext"]
+    assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
