@@ -1,18 +1,21 @@
 """The agent's talk with ipamd: who we are, which blocks are ours, what we hold, who has the rest.
 
-Three conversations go on beside each other, and none is on the path of an ADD or a DEL:
+Four conversations go on beside each other, and none is on the path of an ADD or a DEL:
 
     converse    register; give back what is empty, claim what is wanted      one call after another
     follow      the cluster's table, as a stream; its end means to register anew
     tell        the leases, written behind
+    say         what is in our own store, when ipamd asks all nodes
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from math import inf
 from typing import Any
 
+from agent.auditing import Auditor
 from agent.standing import Standing
 from agent.supplies import Supplies
 from agent.talk import Pause, Talk, wait
@@ -26,6 +29,8 @@ from ipam.refusals import Stale
 
 TICK_S = 1.0
 TELL_S = 0.2
+# One conversation finds out that ipamd is there again, and the others go on then.
+PROBE_S = 4.0
 SAVE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -42,7 +47,10 @@ class Cluster:
         self._standing = Standing(talk)
         self._supplies = Supplies(talk, self._standing)
         self._teller = Teller(talk)
+        self._auditor = Auditor(talk)
         self._work, self._news = asyncio.Event(), asyncio.Event()
+        # Set once ipamd answers again, for conversations that pause; another one each time.
+        self._again = asyncio.Event()
         self._save_at = 0.0
         self._revision = 0
 
@@ -79,9 +87,10 @@ class Cluster:
         self._talk.blocks.wake = wake
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._for_ever(self.converse))
+                tasks.create_task(self._for_ever(self.converse, PROBE_S))
                 tasks.create_task(self._for_ever(self.follow))
                 tasks.create_task(self._for_ever(self.tell))
+                tasks.create_task(self._for_ever(self.say))
         finally:
             self._talk.blocks.wake = lambda: None
             await self._talk.ipamd.close()
@@ -90,9 +99,14 @@ class Cluster:
         self._work.set()
         self._news.set()
 
-    async def _for_ever(self, conversation: Callable[[Pause], Awaitable[None]]) -> None:
-        pause = self._talk.pause()
+    async def _for_ever(
+        self,
+        conversation: Callable[[Pause], Awaitable[None]],
+        longest_s: float = inf,
+    ) -> None:
+        pause = self._talk.pause(longest_s)
         while True:
+            again = self._again
             try:
                 await conversation(pause)
                 continue
@@ -100,7 +114,13 @@ class Cluster:
                 self.failed(exc)
             except Exception:  # the edge: a bug here must not end the service of others
                 log.exception("talk with ipamd failed, will retry")
-            await asyncio.sleep(pause.longer())
+            # The table's stream may bring something often.
+            await asyncio.sleep(pause.least())
+            await wait(again, pause.longer())
+
+    def _try_again(self) -> None:
+        self._again.set()
+        self._again = asyncio.Event()
 
     def failed(self, exc: IPAMError) -> None:
         """Note that a conversation ended so; it is begun again later."""
@@ -118,8 +138,11 @@ class Cluster:
 
     async def converse(self, pause: Pause) -> None:
         """Do all there is to do, and wait for more.  Raises IPAMError."""
+        before = self._talk.condition.registrations
         await self.converse_once()
         pause.reset()
+        if self._talk.condition.registrations != before:
+            self._try_again()
         frozen = self._talk.condition.frozen
         self._talk.blocks.trouble = f"claims are frozen: {frozen}" if frozen else ""
         await wait(self._work, TICK_S)
@@ -156,13 +179,20 @@ class Cluster:
     async def tell_once(self) -> None:
         await self._teller.tell_once()
 
+    async def say(self, _pause: Pause) -> None:
+        """Answer the next audit."""
+        await self._auditor.answer_once()
+
     async def _stream(self, pause: Pause) -> None:
         async with aclosing(self._talk.ipamd.watch(after=self._revision)) as updates:
             async for update in updates:
                 self._talk.condition.connected = True
                 pause.reset()
+                self._try_again()  # whatever it says: ipamd follows the store
                 self._talk.blocks.streamed(update)
                 self._revision = update.revision
+                if update.audit:
+                    self._auditor.called(update.audit)
                 if self._concerns_us(update):
                     self._standing.renew()
                     self._work.set()

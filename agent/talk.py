@@ -4,14 +4,25 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
 from typing import Any, Protocol
 
 from ipam.blocks import Blocks
-from ipam.calls import Claim, Claimed, Mirror, Register, Registered, Release, Update
+from ipam.calls import (
+    Audit,
+    Claim,
+    Claimed,
+    Mirror,
+    MirroredLease,
+    Register,
+    Registered,
+    Release,
+    Update,
+)
 from ipam.cluster import NodeState
 from ipam.holdings import OwnBlock
-from ipam.leases import Attachment, Record
+from ipam.leases import Attachment, Record, State
 from net.address import IPAddress, IPNetwork
 
 LONGEST_PAUSE_S = 30.0
@@ -25,6 +36,7 @@ class Ipamd(Protocol):
     async def claim(self, asked: Claim) -> Claimed: ...
     async def release(self, asked: Release) -> tuple[IPNetwork, ...]: ...
     async def mirror(self, asked: Mirror) -> int: ...
+    async def audit(self, asked: Audit) -> None: ...
     def watch(self, *, after: int) -> AsyncGenerator[Update, None]: ...
     async def close(self) -> None: ...
 
@@ -65,15 +77,23 @@ class Surroundings:
 
 @dataclass(slots=True)
 class Pause:
-    """How long to wait after a failure: each time longer, with jitter."""
+    """How long to wait after a failure: each time longer, with jitter.
+
+    *longest_s* shortens the longest there is.
+    """
 
     random: Random
+    longest_s: float = inf
     seconds: float = SHORTEST_PAUSE_S
 
     def longer(self) -> float:
         wait = self.seconds * (0.5 + self.random.random())
-        self.seconds = min(2 * self.seconds, LONGEST_PAUSE_S)
+        self.seconds = min(2 * self.seconds, LONGEST_PAUSE_S, self.longest_s)
         return wait
+
+    def least(self) -> float:
+        """Return how long to wait even where something says that it might work again."""
+        return SHORTEST_PAUSE_S * self.random.random()
 
     def reset(self) -> None:
         self.seconds = SHORTEST_PAUSE_S
@@ -103,13 +123,28 @@ class Talk:
     around: Surroundings
     condition: Condition = field(default_factory=Condition)
 
-    def pause(self) -> Pause:
-        return Pause(self.around.random)
+    def pause(self, longest_s: float = inf) -> Pause:
+        return Pause(self.around.random, longest_s)
 
     def me(self) -> dict[str, Any]:
         """How every call after registering says whose it is."""
         own = self.blocks.holdings
         return {"node": self.who.node, "uid": own.uid, "epoch": own.epoch}
+
+    def told_of(self, record: Record) -> MirroredLease | None:
+        """What ipamd is to know of *record*: its addresses of blocks; None if it has none."""
+        blocks = self.blocks.holdings.blocks
+        held = record.addresses if record.state is State.HELD else ()
+        addresses = tuple(one.ip for one in held if any(one.ip in block.cidr for block in blocks))
+        if not addresses:
+            return None
+        return MirroredLease(
+            network=record.who.network,
+            container_id=record.who.container_id,
+            ifname=record.who.ifname,
+            addresses=addresses,
+            pod=self.around.pod_of(record),
+        )
 
     def used(self, blocks: Collection[OwnBlock]) -> dict[OwnBlock, int]:
         """How many addresses of each are in use."""

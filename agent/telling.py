@@ -2,7 +2,7 @@
 
 from agent.talk import Talk
 from ipam.calls import Mirror, MirroredLease
-from ipam.leases import Attachment, State
+from ipam.leases import Attachment
 
 AT_ONCE = 1000
 
@@ -52,21 +52,11 @@ class Teller:
     def _lease(self, who: Attachment) -> MirroredLease | None:
         """What ipamd is to know of *who*: addresses of blocks, or that those it knew are gone."""
         record = self._talk.leases.find(who)
-        held = record is not None and record.state is State.HELD
-        addresses = tuple(
-            one.ip
-            for one in (record.addresses if record and held else ())
-            if any(one.ip in block.cidr for block in self._talk.blocks.holdings.blocks)
-        )
-        if not addresses and who not in self._told:
-            return None
+        lease = self._talk.told_of(record) if record else None
+        if lease is not None or who not in self._told:
+            return lease
         return MirroredLease(
-            network=who.network,
-            container_id=who.container_id,
-            ifname=who.ifname,
-            addresses=addresses,
-            pod=self._talk.around.pod_of(record) if record and addresses else "",
-            gone=not addresses,
+            network=who.network, container_id=who.container_id, ifname=who.ifname, gone=True
         )
 
 

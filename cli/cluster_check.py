@@ -51,11 +51,18 @@ def _findings(cluster: Cluster) -> list[dict[str, Any]]:
 
 def _mend(cluster: Cluster, finding: dict[str, Any], *, quiet: bool) -> None:
     """Carry out what a finding offers: a release at the revision that was looked at."""
-    what, _, cidr = finding["mend"].partition(" ")
+    from ipam.rpc import ipamd_pb2 as pb
+
+    what, _, subject = finding["mend"].partition(" ")
+    revision = finding["mod_revision"]
     try:
-        if what != "release":
+        if what == "release":
+            _release(cluster, subject, revision)
+        elif what == "forget":
+            request = pb.ReleaseMirrorRequest(node=subject, mod_revision=revision)
+            cluster.ask("ReleaseMirror", request)
+        else:
             raise Problem(f"this program is older than ipamd and cannot {finding['mend']}")
-        _release(cluster, cidr, finding["mod_revision"])
     except Problem as exc:
         click.echo(f"not done: {finding['mend']}: {exc.message}", err=True)
     else:

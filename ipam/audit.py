@@ -23,13 +23,21 @@ class Lease:
     lease: MirroredLease
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far a mirror is, and the revision at which that was written."""
+
+    head: MirrorHead
+    mod_revision: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole:
     """State and mirrors, of one revision."""
 
     view: View
     leases: tuple[Lease, ...]
-    heads: dict[str, MirrorHead]
+    heads: dict[str, Head]
     foreign: tuple[Foreign, ...]
 
 
@@ -40,13 +48,13 @@ def whole(keys: Keys, listing: Listing) -> Whole:
     view.replace(Listing(state, listing.revision))
     leases, heads, foreign = [], {}, list(view.foreign)
     for entry in listing.entries:
-        if entry.key.startswith(keys.state):
+        if entry.key.startswith((keys.state, keys.answers())):
             continue
         match keys.read(entry):
             case MirroredLease() as lease:
                 leases.append(Lease(node=keys.node_of_lease(entry.key), lease=lease))
             case MirrorHead() as head:
-                heads[entry.key.removeprefix(keys.mirror(""))] = head
+                heads[entry.key.removeprefix(keys.mirror(""))] = Head(head, entry.mod_revision)
             case Foreign() as other:
                 foreign.append(other)
             case _:
@@ -61,7 +69,8 @@ def check(all_: Whole, frozen: str) -> tuple[Finding, ...]:
         Finding(kind=FindingKind.FOREIGN, subject=one.key, text=f"left alone: {one.why}")
         for one in all_.foreign
     ]
-    for parts in (_blocks(all_.view), _overlaps(all_.view), _leases(all_), _nodes(all_)):
+    view = all_.view
+    for parts in (_blocks(view), _overlaps(view), _leases(all_), _nodes(all_), _mirrors(all_)):
         findings += parts
     return tuple(findings)
 
@@ -107,18 +116,21 @@ def _overlaps(view: View) -> Iterator[Finding]:
 
 def _leases(all_: Whole) -> Iterator[Finding]:
     holders: dict[IPAddress, Lease] = {}
+    left = {node for node in all_.heads if _is_left_behind(all_, node)}
     for one in all_.leases:
+        if one.node in left:
+            continue
         for address in one.lease.addresses:
             first = holders.setdefault(address, one)
             if first is not one:
-                text = f"held by {_name(first)} and by {_name(one)}"
+                text = f"held by {name_of(first)} and by {name_of(one)}"
                 yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
             block = _block_of(all_.view, address)
             if block is not None and block.node != one.node:
-                text = f"held by {_name(one)}, in block {block.cidr} of {block.node}"
+                text = f"held by {name_of(one)}, in block {block.cidr} of {block.node}"
                 yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
             elif block is None and _is_of_a_pool(all_.view, address):
-                text = f"held by {_name(one)}, in no block"
+                text = f"held by {name_of(one)}, in no block"
                 yield Finding(kind=FindingKind.ORPHAN, subject=str(address), text=text)
 
 
@@ -137,10 +149,35 @@ def _nodes(all_: Whole) -> Iterator[Finding]:
                 f"isthmus ipam drain {node.name} --fenced"
             )
             yield Finding(kind=FindingKind.FORGOTTEN, subject=node.name, text=text)
-        head = all_.heads.get(node.name)
-        if blocks and head and (head.uid, head.epoch) != (node.uid, node.epoch):
-            text = f"its mirror is of epoch {head.epoch}, and it is in {node.epoch}"
+        told = all_.heads.get(node.name)
+        if told is None or _is_left_behind(all_, node.name):
+            continue
+        if blocks and (told.head.uid, told.head.epoch) != (node.uid, node.epoch):
+            text = f"its mirror is of epoch {told.head.epoch}, and it is in {node.epoch}"
             yield Finding(kind=FindingKind.LAG, subject=node.name, text=text)
+
+
+def _mirrors(all_: Whole) -> Iterator[Finding]:
+    """What nodes told that are fenced, or forgotten: nothing holds it."""
+    for node, head in all_.heads.items():
+        if _is_left_behind(all_, node):
+            number = sum(one.node == node for one in all_.leases)
+            yield Finding(
+                kind=FindingKind.LEAK,
+                subject=node,
+                text=f"{number} leases that it told before it was fenced",
+                mend=f"forget {node}",
+                mod_revision=head.mod_revision,
+            )
+
+
+def _is_left_behind(all_: Whole, node: str) -> bool:
+    """Tell whether the mirror is of an epoch that is over, and nobody is there to renew it."""
+    record, head = all_.view.nodes.get(node), all_.heads.get(node)
+    if head is None:
+        return False
+    over = record is None or record.epoch > head.head.epoch
+    return over and all_.view.alive(node) is None
 
 
 def _block_of(view: View, address: IPAddress) -> Block | None:
@@ -156,7 +193,8 @@ def _is_of_a_pool(view: View, address: IPAddress) -> bool:
     return any(address in pool.cidr for pool in (view.config or Config()).pools)
 
 
-def _name(one: Lease) -> str:
+def name_of(one: Lease) -> str:
+    """Say whose lease it is, as people know it."""
     lease = one.lease
     who = lease.pod or f"{lease.network}/{lease.container_id}/{lease.ifname}"
     return f"{who} on {one.node}"
@@ -239,6 +277,7 @@ def _node_row(view: View, node: Node) -> dict[str, object]:
         "addresses": [str(one) for one in node.addresses],
         "labels": dict(node.labels),
         "fenced_by": node.fenced_by,
+        "drained_by": node.drained_by,
         "blocks": [str(block.cidr) for block in blocks],
     }
 

@@ -11,9 +11,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from random import Random
 
-from ipam import audit, pools, reclaim, registration
+from ipam import audit, pools, reclaim, registration, reports
 from ipam.administration import Administration
+from ipam.auditing import Auditing
 from ipam.calls import (
+    Audit,
     Claim,
     Claimed,
     Finding,
@@ -38,6 +40,8 @@ from ipam.view import HOLDING, View
 from net.address import IPNetwork
 
 TICK_S = 2.0
+# In which a lease is mirrored, and a claim comes to its node.
+AGAIN_S = 2.0
 STEPS_A_TICK = 200
 # etcd takes 128 comparisons in one transaction.
 MOST_LISTED = 110
@@ -82,6 +86,7 @@ class Authority(Administration):
         super().__init__(replica, Liveness(replica, clock), random)
         self._clock = clock
         self._mirrors = Mirrors(replica)
+        self._auditing = Auditing(replica, random)
         self._silent = reclaim.Patience()
         self._resting = reclaim.Patience()
 
@@ -367,12 +372,18 @@ class Authority(Administration):
         """Stream the table; *node* is taken for alive as long as this is open (aclose it).
 
         After a revision that this replica does not know all that followed, the whole comes first.
+        It ends when claims freeze: the node then registers anew, and tells what it remembers.
         """
         self._replica.require_synced()
+        was_frozen = bool(self._replica.frozen)
         with self._liveness.stream(node):
             async with aclosing(self._replica.feed.stream(after)) as updates:
                 async for update in updates:
                     yield update
+                    frozen = bool(self._replica.frozen)
+                    if frozen and not was_frozen:
+                        return
+                    was_frozen = frozen
 
     # What goes on by itself.
 
@@ -436,8 +447,34 @@ class Authority(Administration):
     # What can be looked at.
 
     async def check(self) -> tuple[Finding, ...]:
-        """Compare all that is in the store with itself.  Raises KVError."""
-        return audit.check(await self._look_at_all(), self._replica.frozen)
+        """Compare all that is in the store with itself, and with what nodes say they hold.
+
+        What nodes say changes meanwhile: only what is seen twice is told.  Raises KVError,
+        Contended.
+        """
+        answers = await self._auditing.ask()
+        all_ = await self._look_at_all()
+        found = reports.compare(all_, answers)
+        if found:
+            await asyncio.sleep(AGAIN_S)
+            answers = await self._auditing.ask()
+            all_ = await self._look_at_all()
+            found = reports.both(found, reports.compare(all_, answers))
+        return audit.check(all_, self._replica.frozen) + found
+
+    async def audited(self, asked: Audit) -> None:
+        """Take note of what a node says it holds.  Raises Stale, Invalid."""
+        self._replica.require_synced()
+        await self._auditing.answer(asked)
+        self._liveness.heard(asked.node)
+
+    async def release_mirror(self, node: str, *, mod_revision: int) -> None:
+        """Forget the leases that a node told, which will not come back as who it was then.
+
+        Raises Stale where it told something since, Forbidden where they are its own now.
+        """
+        self._replica.require_thawed()
+        await self._mirrors.drop(pools.name(node, "node name"), mod_revision=mod_revision)
 
     async def show(self, what: str, argument: str = "") -> object:
         """Return what json can write of pools, blocks, nodes, an address or a pod.

@@ -53,7 +53,8 @@ class PoolRow:
 class Update:
     """What changed in the table up to *revision*; *whole*: the rows are all there are.
 
-    *with_pools*: the pools are all there are; without it they did not change.
+    *with_pools*: the pools are all there are; without it they did not change.  *audit* asks
+    for an Audit of that name.
     """
 
     revision: int
@@ -62,6 +63,7 @@ class Update:
     gone: tuple[IPNetwork, ...] = ()
     with_pools: bool = False
     pools: tuple[PoolRow, ...] = ()
+    audit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +162,22 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What is in a node's own store: blocks but for lost ones, leases with addresses of blocks.
+
+    *problems* are what the node itself finds wrong.
+    """
+
+    node: str
+    uid: str
+    epoch: int
+    audit: str
+    blocks: tuple[Held, ...] = ()
+    leases: tuple[MirroredLease, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Init:
     """*if_new*: no error if it was done before; *recover*: what is in the store is right."""
 
@@ -175,7 +193,7 @@ class Initialized:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """*by* says who and when, for the record, where *fenced*."""
+    """*by* says who and when, for the record."""
 
     node: str
     fenced: bool = False
@@ -200,6 +218,8 @@ class FindingKind(StrEnum):
     FOREIGN = "foreign"
     FORGOTTEN = "forgotten"
     FROZEN = "frozen"
+    SILENT = "silent"
+    TROUBLE = "trouble"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ Each call is answered by whichever ipamd is there (ipam.channel), or fails in se
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from ipam.calls import Claim, Claimed, Mirror, Register, Registered, Release, Update
+from ipam.calls import Audit, Claim, Claimed, Mirror, Register, Registered, Release, Update
 from ipam.channel import Channels
 from ipam.rpc import ipamd_pb2 as pb
 from ipam.tls import TLSFiles
@@ -51,6 +51,10 @@ class Client:
         request = render(pb.MirrorRequest, asked)
         reply = await self._channels.call("Mirror", request, within_s=_MIRROR_S)
         return int(reply.sequence)
+
+    async def audit(self, asked: Audit) -> None:
+        request = render(pb.AuditRequest, asked)
+        await self._channels.call("Audit", request, within_s=_WITHIN_S)
 
     async def watch(self, *, after: int) -> AsyncGenerator[Update, None]:
         """The cluster's table, and its changes, until the stream ends."""

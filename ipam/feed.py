@@ -19,8 +19,8 @@ from net.address import IPNetwork
 LOGGED = 256
 SHORTEST_GAP_S = 0.02
 LONGEST_GAP_S = 1.0
-# So streams get a quarter of the event loop at most, while changes come one after another.
-GAP_PER_SENDING = 3.0
+# So streams get a fifth of the event loop at most, while changes come one after another.
+GAP_PER_SENDING = 4.0
 
 
 class Feed:
@@ -39,14 +39,15 @@ class Feed:
         self._merges: dict[int, Update] = {}
         # As last seen: while they cannot be read, nodes go on with those.
         self._pools: tuple[PoolRow, ...] | None = None
+        self._audit = ""
         self.streams = 0
         # Every change after this revision is in the log, or was noted.
         self._from = 0
 
     def note(self, cidrs: Iterable[IPNetwork]) -> None:
-        """Send what became of these blocks, and the pools if they changed."""
+        """Send what became of these blocks, the pools if they changed, and an audit's call."""
         self._dirty.update(cidrs)
-        if self._dirty or self._pools_changed():
+        if self._dirty or self._pools_changed() or self._new_audit():
             self._pending.set()
 
     def restart(self) -> None:
@@ -59,12 +60,18 @@ class Feed:
         self._from = self._view.revision
         self._wake()
 
+    def stir(self) -> None:
+        """Send an update that says nothing: the store is there again, so may be asked."""
+        self._send(Update(revision=self._view.revision))
+
     def flush(self) -> None:
         """Send what was noted as one update."""
         self._pending.clear()
         with_pools = self._pools_changed()
-        if not self._dirty and not with_pools:
+        audit = self._new_audit()
+        if not self._dirty and not with_pools and not audit:
             return
+        self._audit = audit or self._audit
         dirty, self._dirty = sorted_cidrs(self._dirty), set()
         blocks, self._pools = self._view.blocks, self._pools_now()
         update = Update(
@@ -73,7 +80,11 @@ class Feed:
             gone=tuple(cidr for cidr in dirty if cidr not in blocks),
             with_pools=with_pools,
             pools=(self._pools or ()) if with_pools else (),
+            audit=audit,
         )
+        self._send(update)
+
+    def _send(self, update: Update) -> None:
         if len(self._log) == self._log.maxlen:
             self._from, self._number = self._log[0][0], self._number + 1
         self._log.append((self._view.highest, update))
@@ -127,6 +138,10 @@ class Feed:
     def _pools_changed(self) -> bool:
         return self._pools_now() != self._pools
 
+    def _new_audit(self) -> str:
+        call = self._view.audit.call if self._view.audit else ""
+        return call if call != self._audit else ""
+
     def _wake(self) -> None:
         self._sent.set()
         self._sent = asyncio.Event()
@@ -142,6 +157,7 @@ class Feed:
                 rows=rows,
                 with_pools=pools is not None,
                 pools=pools or (),
+                audit=view.audit.call if view.audit else "",
             )
         return self._whole
 
@@ -168,4 +184,5 @@ def _merge(missed: Sequence[Update]) -> Update:
         gone=tuple(cidr for cidr, row in rows.items() if row is None),
         with_pools=pools is not None,
         pools=pools or (),
+        audit=next((update.audit for update in reversed(missed) if update.audit), ""),
     )

@@ -1,7 +1,8 @@
 """Where each record of cluster IPAM stands in the store, and how it is written.  Pure.
 
 Below /isthmus/v1/<cluster>/: state/ is what every replica follows (meta, frozen, counter,
-config, node/, block/, alive/), mirror/ and lease/ are written behind and read on demand.
+config, audit, node/, block/, alive/), mirror/ and lease/ are written behind and read on demand,
+answer/ is what nodes say while an audit goes on.
 Whatever cannot be read back is Foreign: reported, and left alone.
 """
 
@@ -57,6 +58,14 @@ class MirrorHead:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditCall:
+    """Every node is asked what it holds; the answers go with *lease*."""
+
+    call: str
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counter:
     """Counts claims by the version of its key."""
 
@@ -70,7 +79,9 @@ class Foreign:
     cidr: IPNetwork | None = None
 
 
-Record = Alive | Freeze | MirrorHead | Counter | Meta | Config | Node | Block | MirroredLease
+Record = (
+    Alive | AuditCall | Freeze | MirrorHead | Counter | Meta | Config | Node | Block | MirroredLease
+)
 Fields = Mapping[str, object]
 
 
@@ -103,6 +114,14 @@ class Keys:
     @property
     def config(self) -> str:
         return f"{self.state}config"
+
+    @property
+    def audit(self) -> str:
+        return f"{self.state}audit"
+
+    def answers(self, call: str = "") -> str:
+        """Return the prefix of what nodes answer to *call*, or to any."""
+        return f"{self.root}answer/{call}/" if call else f"{self.root}answer/"
 
     def node(self, name: str) -> str:
         return f"{self.state}node/{name}"
@@ -146,23 +165,22 @@ class Keys:
         return record
 
     def _fits(self, key: str, record: Record) -> bool:
+        alone = {
+            Meta: self.meta,
+            Config: self.config,
+            Counter: self.counter,
+            Freeze: self.frozen,
+            AuditCall: self.audit,
+        }
         match record:
             case Node():
                 return key == self.node(record.name)
             case Block():
                 return key == self.block(record.cidr)
-            case Meta():
-                return key == self.meta
-            case Config():
-                return key == self.config
-            case Counter():
-                return key == self.counter
-            case Freeze():
-                return key == self.frozen
             case MirroredLease():
                 return key == self.lease(self.node_of_lease(key), record)
             case _:
-                return True
+                return key == alone.get(type(record), key)
 
     def node_of_lease(self, key: str) -> str:
         return key.removeprefix(self.leases()).partition("/")[0]
@@ -212,8 +230,8 @@ def _json(value: object) -> object:
             return str(value)
 
 
-def _text(fields: Fields, name: str) -> str:
-    value = fields[name]
+def _text(fields: Fields, name: str, *, usual: str | None = None) -> str:
+    value = fields[name] if usual is None else fields.get(name, usual)
     if not isinstance(value, str):
         raise TypeError(f"{name} is not text")
     return value
@@ -297,6 +315,7 @@ def _read_node(fields: Fields) -> Node:
         labels=_labels(fields, "labels"),
         state=NodeState(_text(fields, "state")),
         fenced_by=_text(fields, "fenced_by"),
+        drained_by=_text(fields, "drained_by", usual=""),
         wiped=_flag(fields, "wiped"),
         unconfirmed=_flag(fields, "unconfirmed"),
     )
@@ -341,6 +360,7 @@ _READERS: Mapping[str, Callable[[Fields], Record]] = {
     "frozen": lambda fields: Freeze(_text(fields, "why")),
     "counter": lambda fields: Counter(),
     "config": _read_config,
+    "audit": lambda fields: AuditCall(_text(fields, "call"), _number(fields, "lease")),
     "node": _read_node,
     "block": _read_block,
     "alive": _read_alive,

@@ -8,7 +8,7 @@ from ipam.calls import Mirror
 from ipam.keys import MirrorHead, write
 from ipam.kv import Ambiguous, Delete, Put, Unchanged
 from ipam.pools import name
-from ipam.refusals import Contended, Stale
+from ipam.refusals import Contended, Forbidden, Stale, Unknown
 from ipam.replica import TRIES, Change, Replica
 
 # Of etcd's 128 operations in one transaction, one is the head.
@@ -36,6 +36,39 @@ class Mirrors:
                 if (stored := await self._try(asked)) is not None:
                     return stored
         raise Contended(f"the mirror of {asked.node} is written by another call; try again")
+
+    async def drop(self, node: str, *, mod_revision: int) -> None:
+        """Forget what *node* told up to *mod_revision*, if it can tell nothing more as that.
+
+        Raises Unknown, Stale where it told something since, Forbidden where it is alive.
+        """
+        replica, keys = self._replica, self._replica.keys
+        record, entry = replica.view.nodes.get(node), await replica.kv.get(keys.mirror(node))
+        if entry is None:
+            raise Unknown(f"node {node} told nothing, or that is forgotten already")
+        if entry.mod_revision != mod_revision:
+            raise Stale(f"node {node} told something since: look again")
+        head = keys.read(entry)
+        if not isinstance(head, MirrorHead):
+            raise Forbidden(f"{entry.key} cannot be read, so it was edited by hand: mend it")
+        if replica.view.alive(node) or (record and record.epoch <= head.epoch):
+            raise Forbidden(f"node {node} is not fenced: what it told is its own")
+        listing = await replica.kv.list(keys.leases(node))
+        left = [Delete(one.key) for one in listing.entries]
+        revision = mod_revision
+        while True:
+            part, left = left[:AT_ONCE], left[AT_ONCE:]
+            done = Put(keys.mirror(node), entry.value) if left else Delete(keys.mirror(node))
+            conditions = [
+                Unchanged(keys.mirror(node), revision),
+                replica.view.unchanged(keys.node(node)),
+            ]
+            outcome = await replica.commit(Change(conditions, [*part, done]))
+            if not outcome.done:
+                raise Stale(f"node {node} came back meanwhile: look again")
+            if not left:
+                return
+            revision = outcome.revision
 
     async def _try(self, asked: Mirror) -> int | None:
         replica, keys = self._replica, self._replica.keys

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Asked = TypeVar("Asked", calls.Register, calls.Claim, calls.Release, calls.Mirror)
+Asked = TypeVar("Asked", calls.Register, calls.Claim, calls.Release, calls.Mirror, calls.Audit)
 Context = Any  # grpc.aio.ServicerContext
 
 SHARED = 16
@@ -182,6 +182,11 @@ class Edge:
         asked = _own(who, parse(calls.Mirror, request))
         return pb.MirrorReply(sequence=await self._authority.mirror(asked))
 
+    @_answered(_node)
+    async def Audit(self, request: pb.AuditRequest, who: Who) -> pb.AuditReply:
+        await self._authority.audited(_own(who, parse(calls.Audit, request)))
+        return pb.AuditReply()
+
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
         """The table and its changes, until the node goes, or this replica does."""
         async with refusing(context):
@@ -251,6 +256,13 @@ class Edge:
         cidr = parse_network("cidr", request.cidr)
         await self._authority.release_block(cidr, mod_revision=request.mod_revision)
         return pb.ReleaseBlockReply()
+
+    @_answered(_admin)
+    async def ReleaseMirror(
+        self, request: pb.ReleaseMirrorRequest, _who: Who
+    ) -> pb.ReleaseMirrorReply:
+        await self._authority.release_mirror(request.node, mod_revision=request.mod_revision)
+        return pb.ReleaseMirrorReply()
 
     @_answered(_admin)
     async def Show(self, request: pb.ShowRequest, _who: Who) -> pb.ShowReply:

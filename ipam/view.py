@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from ipam.calls import Held, PoolRow, TableRow
 from ipam.cluster import Block, BlockState, Config, Meta, Node, Pool
-from ipam.keys import Alive, Foreign, Freeze, Keys, Record
+from ipam.keys import Alive, AuditCall, Foreign, Freeze, Keys, Record
 from ipam.kv import Entry, Event, Listing, Unchanged
 from ipam.pools import Space, reserved_in, validate
 from ipam.refusals import Invalid
@@ -62,6 +62,12 @@ class View:
         return tuple(
             PoolRow(name=one.name, cidr=one.cidr, masquerade=one.masquerade) for one in config.pools
         )
+
+    @property
+    def audit(self) -> AuditCall | None:
+        """Return what all nodes are being asked, if they are."""
+        record = self._records.get(self.keys.audit)
+        return record if isinstance(record, AuditCall) else None
 
     @property
     def frozen(self) -> str:

@@ -204,20 +204,44 @@ class PoolRow(_message.Message):
     def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., masquerade: _Optional[bool] = ...) -> None: ...
 
 class WatchReply(_message.Message):
-    __slots__ = ("revision", "whole", "rows", "gone", "with_pools", "pools")
+    __slots__ = ("revision", "whole", "rows", "gone", "with_pools", "pools", "audit")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     WHOLE_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     GONE_FIELD_NUMBER: _ClassVar[int]
     WITH_POOLS_FIELD_NUMBER: _ClassVar[int]
     POOLS_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
     revision: int
     whole: bool
     rows: _containers.RepeatedCompositeFieldContainer[TableRow]
     gone: _containers.RepeatedScalarFieldContainer[str]
     with_pools: bool
     pools: _containers.RepeatedCompositeFieldContainer[PoolRow]
-    def __init__(self, revision: _Optional[int] = ..., whole: _Optional[bool] = ..., rows: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., with_pools: _Optional[bool] = ..., pools: _Optional[_Iterable[_Union[PoolRow, _Mapping]]] = ...) -> None: ...
+    audit: str
+    def __init__(self, revision: _Optional[int] = ..., whole: _Optional[bool] = ..., rows: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ..., gone: _Optional[_Iterable[str]] = ..., with_pools: _Optional[bool] = ..., pools: _Optional[_Iterable[_Union[PoolRow, _Mapping]]] = ..., audit: _Optional[str] = ...) -> None: ...
+
+class AuditRequest(_message.Message):
+    __slots__ = ("node", "uid", "epoch", "audit", "blocks", "leases", "problems")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AUDIT_FIELD_NUMBER: _ClassVar[int]
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    uid: str
+    epoch: int
+    audit: str
+    blocks: _containers.RepeatedCompositeFieldContainer[HeldBlock]
+    leases: _containers.RepeatedCompositeFieldContainer[MirroredLease]
+    problems: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., epoch: _Optional[int] = ..., audit: _Optional[str] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[MirroredLease, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AuditReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class InitRequest(_message.Message):
     __slots__ = ("if_new", "recover")
@@ -351,6 +375,18 @@ class ReleaseBlockRequest(_message.Message):
     def __init__(self, cidr: _Optional[str] = ..., mod_revision: _Optional[int] = ...) -> None: ...
 
 class ReleaseBlockReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ReleaseMirrorRequest(_message.Message):
+    __slots__ = ("node", "mod_revision")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    MOD_REVISION_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    mod_revision: int
+    def __init__(self, node: _Optional[str] = ..., mod_revision: _Optional[int] = ...) -> None: ...
+
+class ReleaseMirrorReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

@@ -54,6 +54,11 @@ class IPAMStub:
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.MirrorRequest.SerializeToString,
                 response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.MirrorReply.FromString,
                 _registered_method=True)
+        self.Audit = channel.unary_unary(
+                '/isthmus.ipam.v1.IPAM/Audit',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.AuditRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.AuditReply.FromString,
+                _registered_method=True)
         self.Watch = channel.unary_stream(
                 '/isthmus.ipam.v1.IPAM/Watch',
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.WatchRequest.SerializeToString,
@@ -94,6 +99,11 @@ class IPAMStub:
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockRequest.SerializeToString,
                 response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockReply.FromString,
                 _registered_method=True)
+        self.ReleaseMirror = channel.unary_unary(
+                '/isthmus.ipam.v1.IPAM/ReleaseMirror',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorReply.FromString,
+                _registered_method=True)
         self.Show = channel.unary_unary(
                 '/isthmus.ipam.v1.IPAM/Show',
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.ShowRequest.SerializeToString,
@@ -129,6 +139,12 @@ class IPAMServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Mirror(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Audit(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -183,6 +199,12 @@ class IPAMServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReleaseMirror(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Show(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -217,6 +239,11 @@ def add_IPAMServicer_to_server(servicer, server):
                     servicer.Mirror,
                     request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.MirrorRequest.FromString,
                     response_serializer=ipam_dot_rpc_dot_ipamd__pb2.MirrorReply.SerializeToString,
+            ),
+            'Audit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Audit,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.AuditRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.AuditReply.SerializeToString,
             ),
             'Watch': grpc.unary_stream_rpc_method_handler(
                     servicer.Watch,
@@ -257,6 +284,11 @@ def add_IPAMServicer_to_server(servicer, server):
                     servicer.ReleaseBlock,
                     request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockRequest.FromString,
                     response_serializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockReply.SerializeToString,
+            ),
+            'ReleaseMirror': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseMirror,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorReply.SerializeToString,
             ),
             'Show': grpc.unary_unary_rpc_method_handler(
                     servicer.Show,
@@ -377,6 +409,33 @@ class IPAM:
             '/isthmus.ipam.v1.IPAM/Mirror',
             ipam_dot_rpc_dot_ipamd__pb2.MirrorRequest.SerializeToString,
             ipam_dot_rpc_dot_ipamd__pb2.MirrorReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Audit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.IPAM/Audit',
+            ipam_dot_rpc_dot_ipamd__pb2.AuditRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.AuditReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -593,6 +652,33 @@ class IPAM:
             '/isthmus.ipam.v1.IPAM/ReleaseBlock',
             ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockRequest.SerializeToString,
             ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseMirror(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.IPAM/ReleaseMirror',
+            ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.ReleaseMirrorReply.FromString,
             options,
             channel_credentials,
             insecure,

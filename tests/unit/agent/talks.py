@@ -52,6 +52,9 @@ class Ipamd:
     async def mirror(self, asked: calls.Mirror) -> int:
         return await self._answer(asked, self.authority.mirror)
 
+    async def audit(self, asked: calls.Audit) -> None:
+        await self._answer(asked, self.authority.audited)
+
     async def watch(self, *, after: int) -> AsyncGenerator[calls.Update, None]:
         if self.away:
             raise Away("nobody answers")

@@ -88,6 +88,12 @@ class Decisions:
     async def release_block(self, cidr: Any, *, mod_revision: int) -> None:
         await self._note((cidr, mod_revision))
 
+    async def audited(self, asked: calls.Audit) -> None:
+        await self._note(asked)
+
+    async def release_mirror(self, node: str, *, mod_revision: int) -> None:
+        await self._note((node, mod_revision))
+
     async def show(self, what: str, argument: str = "") -> object:
         await self._note((what, argument))
         return [{"name": argument}]

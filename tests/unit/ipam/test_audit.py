@@ -147,3 +147,23 @@ def test_rows_say_who_has_what() -> None:
 def test_what_cannot_be_shown_is_refused(what: str, argument: str) -> None:
     with pytest.raises(Invalid):
         show(store(), what, argument)
+
+
+def test_leases_of_a_node_that_was_fenced_hold_nothing_and_can_be_forgotten() -> None:
+    fenced = replace(NODE, epoch=2, state=NodeState.FENCED, fenced_by="bob")
+    other = replace(BLOCK, node="b", uid="v")
+    without = (KEYS.alive("a"),)
+
+    gone = check(store(*without, fenced=fenced, block=other), "")
+    forgotten = check(store(*without, KEYS.node("a"), block=other), "")
+    alive = check(store(fenced=fenced, block=other), "")
+
+    for found in (gone, forgotten):
+        leak = next(one for one in found if one.kind is FindingKind.LEAK and one.subject == "a")
+        assert (leak.mend, leak.mod_revision > 0) == ("forget a", True)
+        assert FindingKind.DUPLICATE not in {one.kind for one in found}
+    assert FindingKind.DUPLICATE in {one.kind for one in alive}
+
+
+def test_answers_of_an_audit_are_no_foreign_keys() -> None:
+    assert kinds(store(raw=(KEYS.answers("x") + "a", b"\xff"))) == []

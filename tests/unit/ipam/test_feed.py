@@ -5,7 +5,7 @@ from ipaddress import ip_address, ip_network
 from ipam.calls import PoolRow, Update
 from ipam.cluster import Block, Config, Node, Pool
 from ipam.feed import Feed
-from ipam.keys import Keys, Record, write
+from ipam.keys import AuditCall, Keys, Record, write
 from ipam.kv import Entry, Event
 from ipam.view import View
 from net.address import IPNetwork
@@ -93,6 +93,39 @@ def test_streams_that_are_equally_far_share_one_message() -> None:
         assert len({id(update) for update in updates}) == 1
         for stream in streams:
             await stream.aclose()
+
+    run(work)
+
+
+def test_streams_that_are_equally_late_share_one_message_too() -> None:
+    async def work() -> None:
+        source = Source()
+        streams = [source.feed.stream(0) for _ in range(3)]
+        for stream in streams:
+            await anext(stream)
+        source.give(CIDRS[0])
+        source.give(CIDRS[1])
+        updates = [await anext(stream) for stream in streams]
+
+        assert len({id(update) for update in updates}) == 1
+        assert cidrs(updates[0]) == CIDRS[:2]
+        for stream in streams:
+            await stream.aclose()
+
+    run(work)
+
+
+def test_streams_are_told_that_the_store_is_there_again() -> None:
+    async def work() -> None:
+        source = Source()
+        source.give(CIDRS[0])
+        stream = source.feed.stream(0)
+        await anext(stream)
+        source.feed.stir()
+        update = await anext(stream)
+        await stream.aclose()
+
+        assert update == Update(revision=source.revision)
 
     run(work)
 
@@ -220,5 +253,26 @@ def test_pools_that_cannot_be_read_are_as_they_were() -> None:
 
         assert (unknown.with_pools, unknown.pools) == (False, ())
         assert (known.with_pools, known.pools) == (True, (pool,))
+
+    run(work)
+
+
+def test_an_audit_is_called_once_to_each_stream() -> None:
+    async def work() -> None:
+        source = Source()
+        source.give(CIDRS[0])
+        early = source.feed.stream(source.revision)
+        source.put(KEYS.audit, AuditCall("x", 7))
+        source.feed.flush()
+        source.give(CIDRS[1])
+        merged, late = await anext(early), await anext(source.feed.stream(0))
+        source.put(KEYS.audit, None)
+        source.give(CIDRS[2])
+        after = await anext(early)
+        source.put(KEYS.audit, AuditCall("y", 8))
+        source.feed.flush()
+
+        assert (merged.audit, late.audit, after.audit) == ("x", "x", "")
+        assert (await anext(early)).audit == "y"
 
     run(work)

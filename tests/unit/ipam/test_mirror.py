@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ipam.calls import Mirror, MirroredLease
+from ipam.calls import Drain, Mirror, MirroredLease
 from ipam.keys import MirrorHead
+from ipam.kv import Delete
 from ipam.memory_kv import Faults, MemoryKV
-from ipam.refusals import Stale
+from ipam.refusals import Forbidden, Stale, Unknown
 from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
 
 LEASES = tuple(
@@ -93,3 +94,29 @@ def test_new_store_of_a_node_begins_its_sequence_anew(cluster: Site) -> None:
     done = cluster.do(lambda a: a.mirror(replace(CALL, uid="uid-new", epoch=epoch, whole=True)))
 
     assert (epoch, done) == (2, 1)
+
+
+def test_what_a_fenced_node_told_is_forgotten_in_parts(cluster: Site) -> None:
+    cluster.do(lambda a: a.mirror(replace(CALL, leases=LEASES)))
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, force=True)))
+    alive = KEYS.alive("a")
+    cluster.run(MemoryKV(cluster.store).commit([], [Delete(alive)]))
+    cluster.follow()
+    at = cluster.store.entries[KEYS.mirror("a")].mod_revision
+    with pytest.raises(Stale, match="told something since"):
+        cluster.do(lambda a: a.release_mirror("a", mod_revision=at - 1))
+    cluster.do(lambda a: a.release_mirror("a", mod_revision=at))
+    with pytest.raises(Unknown, match="forgotten already"):
+        cluster.do(lambda a: a.release_mirror("a", mod_revision=at))
+
+    assert stored(cluster) == set()
+    assert KEYS.mirror("a") not in cluster.store.entries
+
+
+def test_what_a_node_told_that_is_not_fenced_is_its_own(cluster: Site) -> None:
+    cluster.do(lambda a: a.mirror(CALL))
+    at = cluster.store.entries[KEYS.mirror("a")].mod_revision
+    with pytest.raises(Forbidden, match="is not fenced: what it told is its own"):
+        cluster.do(lambda a: a.release_mirror("a", mod_revision=at))
+
+    assert stored(cluster) == {"c0", "c1"}

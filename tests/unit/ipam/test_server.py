@@ -29,6 +29,7 @@ REGISTER = calls.Register(node="a", uid="u", boot_id="b", instance="i")
 CLAIM = calls.Claim(node="a", uid="u", epoch=1, nonce="x")
 RELEASE = calls.Release(node="a", uid="u", epoch=1, blocks=(BLOCK,))
 MIRROR = calls.Mirror(node="a", uid="u", epoch=1, sequence=8)
+AUDIT = calls.Audit(node="a", uid="u", epoch=1, audit="x", blocks=(BLOCK,), problems=("odd",))
 POOL = Pool(name="p", cidr=ip_network("10.0.0.0/16"), block_length=26)
 
 OWN: list[tuple[str, Any, Any]] = [
@@ -36,6 +37,7 @@ OWN: list[tuple[str, Any, Any]] = [
     ("Claim", pb.ClaimRequest, CLAIM),
     ("Release", pb.ReleaseRequest, RELEASE),
     ("Mirror", pb.MirrorRequest, MIRROR),
+    ("Audit", pb.AuditRequest, AUDIT),
 ]
 ADMINISTRATION: list[tuple[str, Any, Any]] = [
     ("Init", pb.InitRequest(if_new=True), calls.Init(if_new=True)),
@@ -66,6 +68,7 @@ ADMINISTRATION: list[tuple[str, Any, Any]] = [
         pb.ReleaseBlockRequest(cidr="10.0.0.0/26", mod_revision=4),
         (BLOCK.cidr, 4),
     ),
+    ("ReleaseMirror", pb.ReleaseMirrorRequest(node="a", mod_revision=4), ("a", 4)),
     ("Show", pb.ShowRequest(what="nodes", argument="a"), ("nodes", "a")),
     ("Check", pb.CheckRequest(), "check"),
 ]
