@@ -34,6 +34,7 @@ from ipam.view import View
 
 TRIES = 8
 RELIST_S = 600.0
+SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,8 @@ class Replica:
         self._keeping = asyncio.Lock()
         self._cluster_id = 0
         self._doubt = ""
+        self._pause = SHORTEST_PAUSE_S
+        self._was_frozen = True
         # Of a replica without memory: the revision it began at, and who has spoken since.
         self._began = 0
         self._spoken: set[str] = set()
@@ -176,6 +179,12 @@ class Replica:
             log.error("claims are frozen: %s", why)
         self._doubt = self._doubt or why
 
+    def _announce(self) -> None:
+        """Give every stream the whole table when claims freeze: see Authority.watch."""
+        was, self._was_frozen = self._was_frozen, bool(self.frozen)
+        if self._was_frozen and not was:
+            self.feed.restart()
+
     def _seen(self, meta: Meta) -> Remembered:
         return Remembered(
             cluster_id=self._cluster_id,
@@ -257,10 +266,12 @@ class Replica:
             self.synced = False
             why = f"the store's revision went back from {floor} to {outcome.revision}"
             self._distrust(why)
+            self._announce()
             raise Frozen(why)
         if outcome.done:
             for one in change.changes:
                 self._note(one, outcome.revision)
+            self._announce()
             if known and any(one.key == self.keys.counter for one in change.changes):
                 self._counted(known)
         return outcome
@@ -312,6 +323,7 @@ class Replica:
         if self._began == 0:
             self._began = listing.revision
         self._judge(floor)
+        self._announce()
         self.synced = True
         await self.spread_doubt()
 
@@ -327,28 +339,34 @@ class Replica:
             self.feed.note(self.view.apply(event))
         self.view.caught_up(batch.revision)
         self._learn()
+        self._announce()
 
     async def follow(self) -> None:
-        """Keep the view up to date until cancelled."""
-        pause = 0.1
+        """Keep the view up to date until cancelled.
+
+        Only a watch that brought something, or lasted, ends the growth of pauses: a store that
+        answers lists and compacts under each watch is not listed again and again.
+        """
         while True:
             try:
                 await self.resync()
-                pause = 0.1
                 await self._watch()
-            except Compacted:
-                log.info("the watch fell behind a compaction: listing anew")
+                self._pause = SHORTEST_PAUSE_S
+                continue
+            except Compacted as exc:
+                log.info("the watch has a gap, listing anew: %s", exc)
             except KVError as exc:
                 self.synced = False
                 log.warning("the store: %s", exc)
-                await asyncio.sleep(pause * (0.5 + self._random.random()))
-                pause = min(2 * pause, LONGEST_PAUSE_S)
+            await asyncio.sleep(self._pause * (0.5 + self._random.random()))
+            self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 
     async def _watch(self) -> None:
         """Watch for a while; listing anew now and then is a defence against what we do not know."""
         try:
             async with asyncio.timeout(RELIST_S):
                 async for batch in self.kv.watch(self.keys.state, after=self.view.revision):
+                    self._pause = SHORTEST_PAUSE_S
                     self.take(batch)
         except TimeoutError:
             return

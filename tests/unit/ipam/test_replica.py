@@ -1,16 +1,16 @@
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ipam.authority import Authority
 from ipam.errors import StoreUnavailable
-from ipam.kv import Put, Unchanged
+from ipam.kv import Batch, Compacted, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import Contended, Frozen, NotReady, Unknown
-from ipam.replica import TRIES, Change
+from ipam.replica import SHORTEST_PAUSE_S, TRIES, Change
 from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
 
 
@@ -161,6 +161,57 @@ def test_running_replica_waits_for_its_store_and_goes_on(cluster: Site) -> None:
         await authority.register(node("a"))
 
     running(cluster, work)
+
+
+def test_streams_end_when_claims_freeze_so_that_nodes_tell_what_they_know(cluster: Site) -> None:
+    old = cluster.store.snapshot()
+    cluster.register(node("a"))
+    cluster.claim("a")
+    seen: list[int] = []
+
+    async def work(authority: Authority) -> None:
+        await until(lambda: authority.replica.synced and "a" in authority.replica.view.nodes)
+
+        async def follow() -> None:
+            async for update in authority.watch("a"):
+                seen.append(len(update.rows))
+
+        async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+            tasks.create_task(follow())
+            await until(lambda: bool(seen))
+            cluster.store.restore(old, bump=1000)
+
+    running(cluster, work)
+
+    assert seen[0] == 2
+
+
+class Compacting(MemoryKV):
+    """Every watch begins with a gap."""
+
+    watches = 0
+
+    async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Batch, None]:
+        self.watches += 1
+        raise Compacted(after)
+        yield
+
+
+def test_store_that_compacts_under_every_watch_is_listed_with_growing_pauses(
+    cluster: Site,
+) -> None:
+    kv = Compacting(cluster.store)
+    replica = cluster.replicas[0].replica
+    replica.kv = kv
+
+    async def work() -> None:
+        follower = asyncio.create_task(replica.follow())
+        await until(lambda: kv.watches == 3)
+        follower.cancel()
+
+    cluster.run(work())
+
+    assert replica._pause == 4 * SHORTEST_PAUSE_S
 
 
 def test_running_replica_notices_a_rollback_and_tells_the_others(cluster: Site) -> None:
