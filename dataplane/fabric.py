@@ -9,16 +9,28 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_interface
+from typing import TypeVar
 
 from dataplane import rtnl
-from dataplane.block_routes import delete_route, list_main, parse_main, put_route
+from dataplane.block_routes import (
+    delete_route,
+    delete_rule,
+    list_main,
+    list_routes,
+    list_rules,
+    parse_on_link,
+    parse_route,
+    parse_rule,
+    put_route,
+    put_rule,
+)
 from dataplane.errors import DataplaneError, NetlinkError
 from dataplane.fabric_model import (
     BlockRoute,
     Forward,
     Neighbour,
-    OnLink,
     Programmed,
+    Rule,
     Source,
     Surroundings,
     Tunnel,
@@ -37,7 +49,7 @@ from dataplane.tunnel import (
     put_forward,
     put_neighbour,
 )
-from net.address import IPAddress, IPNetwork
+from net.address import IPAddress
 
 # A datagram has to fit the socket's send buffer, 208 KiB by default; a message has 100 bytes.
 _PER_DATAGRAM = 500
@@ -50,6 +62,9 @@ class Step:
     message: bytes
     what: str
     forgiving: bool = False
+
+
+Item = TypeVar("Item")
 
 
 class Fabric:
@@ -68,19 +83,12 @@ class Fabric:
         """
         tunnels = tuple(parse_tunnel(found) for _, found in self._netlink.dump(list_tunnels()))
         ours = {tunnel.index for tunnel in tunnels if tunnel.ours}
-        routes: set[BlockRoute] = set()
-        on_link: list[OnLink] = []
-        for version in (4, 6):
-            for _, payload in self._netlink.dump(list_main(version)):
-                match parse_main(payload):
-                    case BlockRoute() as route:
-                        routes.add(route)
-                    case OnLink() as network if network.link not in ours:
-                        on_link.append(network)
+        on_link = self._each(list_main, parse_on_link)
         addresses, sources = self._addresses(set(own), ours)
         around = Surroundings(tunnels=tunnels, on_link=tuple(on_link), addresses=addresses)
         return around, Programmed(
-            routes=frozenset(routes),
+            routes=frozenset(self._each(list_routes, parse_route)),
+            rules=frozenset(self._each(list_rules, parse_rule)),
             neighbours=frozenset(self._neighbours(ours)),
             forwards=frozenset(self._forwards(ours)),
             sources=frozenset(sources),
@@ -126,6 +134,13 @@ class Fabric:
             part = todo[start : start + _PER_DATAGRAM]
             self._netlink.transact([step.message for step in part], tolerate=_noting(part, refused))
         return refused
+
+    def _each(
+        self, listing: Callable[[int], bytes], parse: Callable[[memoryview], Item | None]
+    ) -> list[Item]:
+        """What *parse* makes of the listings of both IP versions."""
+        payloads = (p for version in (4, 6) for _, p in self._netlink.dump(listing(version)))
+        return [found for payload in payloads if (found := parse(payload)) is not None]
 
     def _addresses(
         self, own: set[IPAddress], ours: set[int]
@@ -176,13 +191,14 @@ def steps(before: Programmed, after: Programmed) -> list[Step]:
         for one in after.sources - before.sources
     ]
     found += _route_steps(before.routes, after.routes)
+    found += _rule_steps(before.rules, after.rules)
     found += _removals(before, after)
     return found
 
 
 def _route_steps(before: frozenset[BlockRoute], after: frozenset[BlockRoute]) -> list[Step]:
     former = {one.key for one in before}
-    kept: set[tuple[IPNetwork, int]] = {one.key for one in after}
+    kept = {one.key for one in after}
     found = [
         Step(put_route(one, replace=one.key in former), f"route to {one.dst}")
         for one in after - before
@@ -191,6 +207,14 @@ def _route_steps(before: frozenset[BlockRoute], after: frozenset[BlockRoute]) ->
         Step(delete_route(one), f"route to {one.dst}, to be deleted", forgiving=True)
         for one in before - after
         if one.key not in kept
+    ]
+
+
+def _rule_steps(before: frozenset[Rule], after: frozenset[Rule]) -> list[Step]:
+    found = [Step(put_rule(one), f"rule for {one.source}") for one in after - before]
+    return found + [
+        Step(delete_rule(one), f"rule for {one.source}, to be deleted", forgiving=True)
+        for one in before - after
     ]
 
 

@@ -70,7 +70,8 @@ class Neighbour:
 class BlockRoute:
     """Packets to *dst* go out of *link* to *via*; *link* 0: nowhere, the sender is told so.
 
-    *source* is the host's own address towards there, None: as the kernel chooses.
+    *source* is the host's own address towards there, None: as the kernel chooses; *table* 0 is
+    the main one.
     """
 
     dst: IPNetwork
@@ -78,10 +79,23 @@ class BlockRoute:
     link: int = 0
     via: IPAddress | None = None
     source: IPAddress | None = None
+    table: int = 0
 
     @property
-    def key(self) -> tuple[IPNetwork, int]:
-        return self.dst, self.priority
+    def key(self) -> tuple[IPNetwork, int, int]:
+        return self.dst, self.priority, self.table
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Packets from *source* look into *table* first."""
+
+    source: IPNetwork
+    table: int
+
+    @property
+    def key(self) -> tuple[IPNetwork, int, str]:
+        return self.source, self.table, "rule"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +123,7 @@ class Programmed:
     """All that is programmed, or should be, but the tunnels themselves."""
 
     routes: frozenset[BlockRoute] = frozenset()
+    rules: frozenset[Rule] = frozenset()
     neighbours: frozenset[Neighbour] = frozenset()
     forwards: frozenset[Forward] = frozenset()
     sources: frozenset[Source] = frozenset()

@@ -7,6 +7,8 @@ from ipaddress import IPv6Address
 # loses against all, a bridge's own subnet first of all.
 ROUTE_PRIORITY = 512
 UNREACHABLE_PRIORITY = 65535
+# Where the addresses of nodes behind tunnels are, for packets of pods alone.
+NODE_TABLE = 177
 
 
 def tunnel_name(device: str, version: int) -> str:

@@ -4,7 +4,13 @@
     block of any other node       block via GATEWAY, dev tunnel, src ours               (VXLAN)
                                   GATEWAY lladdr MAC, dev tunnel                        neighbour
                                   MAC dst its address, dev tunnel                       forwarding
+    a node behind a tunnel        in a table of their own, for what our pods send:
+                                  its addresses via GATEWAY, dev tunnel
     a block of our own            unreachable: what no pod's own route leads to ends here
+
+What a pod sends to such a node keeps the pod's address, which the network between may know nothing
+of, and the node answers through the tunnel: so it has to come through it.  For the same reason the
+host's own packets to pods have its address among nodes, if it has one of that IP version.
 
 GATEWAY is a name only, which no packet carries: the lowest IPv4 address of the node's blocks, or
 a link-local one made of its MAC.  MAC is made of its name.  So each block costs a route, and each
@@ -12,7 +18,8 @@ node two neighbours and one entry, in whatever families its pods and its address
 """
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network
+from dataclasses import replace
+from ipaddress import ip_network
 
 from dataplane.fabric_model import (
     OVERHEAD,
@@ -21,6 +28,7 @@ from dataplane.fabric_model import (
     Neighbour,
     OnLink,
     Programmed,
+    Rule,
     Source,
     Tunnel,
 )
@@ -30,6 +38,7 @@ from ipam.holdings import OwnBlock, OwnState
 from net.address import IPAddress, IPNetwork
 from routing.model import Direct, Hop, Local, Mode, Peer, Settings, Through
 from routing.names import (
+    NODE_TABLE,
     ROUTE_PRIORITY,
     UNREACHABLE_PRIORITY,
     tunnel_gateway,
@@ -130,39 +139,59 @@ def tunnels(local: Local, ways: Hops, settings: Settings) -> tuple[Tunnel, ...]:
 
 def plan(local: Local, others: Iterable[Peer], ways: Hops, links: Mapping[int, int]) -> Programmed:
     """All that should be programmed; *links* are the tunnels' indices by IP version."""
-    routes = {BlockRoute(block, UNREACHABLE_PRIORITY) for block in local.blocks}
-    neighbours: set[Neighbour] = set()
-    forwards: set[Forward] = set()
-    used: dict[int, int] = {}
+    parts = [_own(local)]
     for peer in others:
-        gateways = _gateways(peer)
-        for block in peer.blocks:
-            way = ways.get((peer.name, block.version))
+        for version in {block.version for block in peer.blocks}:
+            blocks = [block for block in peer.blocks if block.version == version]
+            way = ways.get((peer.name, version))
             if isinstance(way, Direct):
-                routes.add(BlockRoute(block, ROUTE_PRIORITY, way.link, way.via))
+                routes = (BlockRoute(block, ROUTE_PRIORITY, way.link, way.via) for block in blocks)
+                parts.append(Programmed(routes=frozenset(routes)))
             elif way is not None and (link := links.get(way.remote.version)):
-                via, mac = gateways[block.version], tunnel_mac(peer.name)
-                source = local.sources.get(block.version)
-                routes.add(BlockRoute(block, ROUTE_PRIORITY, link, via, source))
-                neighbours.add(Neighbour(link, via, mac))
-                forwards.add(Forward(link, mac, way.remote))
-                used[block.version] = min(used.get(block.version, link), link)
+                parts.append(_through(local, peer, blocks, link, way.remote))
+    whole = _union(parts)
+    tabled = {route.dst.version for route in whole.routes if route.table}
+    rules = (Rule(block, NODE_TABLE) for block in local.blocks if block.version in tabled)
+    return replace(whole, rules=frozenset(rules))
+
+
+def _own(local: Local) -> Programmed:
+    routes = (BlockRoute(block, UNREACHABLE_PRIORITY) for block in local.blocks)
+    return Programmed(routes=frozenset(routes))
+
+
+def _through(
+    local: Local, peer: Peer, blocks: list[IPNetwork], link: int, remote: IPAddress
+) -> Programmed:
+    """What leads to *blocks* of *peer*, all of one IP version, and to its addresses of that."""
+    version, mac = blocks[0].version, tunnel_mac(peer.name)
+    via = min(block.network_address for block in blocks) if version == 4 else tunnel_gateway(mac)
+    source, sources = local.sources.get(version), frozenset[Source]()
+    if version in local.mtus:
+        source = local.addresses[version]
+    elif source is not None:
+        sources = frozenset({Source(link, source)})
+    nodes = (ip_network(address) for address in peer.addresses if address.version == version)
     return Programmed(
-        routes=frozenset(routes),
-        neighbours=frozenset(neighbours),
-        forwards=frozenset(forwards),
-        sources=frozenset(
-            Source(link, local.sources[version])
-            for version, link in used.items()
-            if version in local.sources
+        routes=frozenset(
+            [BlockRoute(block, ROUTE_PRIORITY, link, via, source) for block in blocks]
+            + [BlockRoute(node, ROUTE_PRIORITY, link, via, None, NODE_TABLE) for node in nodes]
         ),
+        neighbours=frozenset({Neighbour(link, via, mac)}),
+        forwards=frozenset({Forward(link, mac, remote)}),
+        sources=sources,
     )
 
 
-def _gateways(peer: Peer) -> dict[int, IPAddress]:
-    found: dict[int, IPAddress] = {6: tunnel_gateway(tunnel_mac(peer.name))}
-    four = [block.network_address for block in peer.blocks if isinstance(block, IPv4Network)]
-    return found | {4: min(four)} if four else found
+def _union(parts: list[Programmed]) -> Programmed:
+    # Of two nodes that say they have one address, the later has it.
+    routes = {route.key: route for part in parts for route in part.routes}
+    return Programmed(
+        routes=frozenset(routes.values()),
+        neighbours=frozenset().union(*(part.neighbours for part in parts)),
+        forwards=frozenset().union(*(part.forwards for part in parts)),
+        sources=frozenset().union(*(part.sources for part in parts)),
+    )
 
 
 def pod_mtu(local: Local, settings: Settings) -> int:

@@ -13,11 +13,9 @@ from enum import StrEnum
 from typing import Any, Protocol, TypeVar
 
 from dataplane import rtnl
-from dataplane.block_routes import parse_main
+from dataplane.block_routes import parse_on_link, parse_route
 from dataplane.errors import DataplaneError
 from dataplane.fabric_model import (
-    BlockRoute,
-    OnLink,
     Programmed,
     Surroundings,
     Tunnel,
@@ -37,6 +35,7 @@ from routing.plan import (
 )
 
 HOLD_S = 30.0
+_SHOWN = 20
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +153,7 @@ class Reconciler:
         swept = self._sweep({one.name for one in wanted}, after)
         self._note(after, told, problems(local, others, ways, self._settings) + refused)
         self.state.mtu = pod_mtu(local, self._settings)
-        self.state.refused = tuple(refused)
+        self.state.refused = tuple(refused[:_SHOWN])
         if refused:
             self.state.failures += 1
             return Outcome.RETRY
@@ -230,8 +229,8 @@ class Reconciler:
         ]
         for name in stale:
             self._kernel.delete_tunnel(name)
-        if stale:
-            self._doubted = True
+        kept = tuple(link for link in self._around.tunnels if link.name not in stale)
+        self._around = replace(self._around, tunnels=kept)
         return bool(stale)
 
     def _spared(self, before: Programmed, desired: Programmed, told: Told) -> Programmed:
@@ -251,22 +250,28 @@ class Reconciler:
                 new = frozenset(former.get(one.key, one) for one in new)
             return new | frozenset(kept)
 
+        routes = merged(before.routes, desired.routes)
+        needed = {route.source for route in routes}
         after = Programmed(
-            routes=merged(before.routes, desired.routes),
+            routes=routes,
+            rules=desired.rules if told.in_sync else before.rules | desired.rules,
             neighbours=merged(before.neighbours, desired.neighbours),
             forwards=merged(before.forwards, desired.forwards),
-            sources=desired.sources if told.in_sync else before.sources | desired.sources,
+            # The kernel takes away with an address what has it as source.
+            sources=desired.sources | {one for one in before.sources if one.address in needed},
         )
         self._missing_since = waiting
         return after
 
     def _note(self, after: Programmed, told: Told, found: Sequence[str]) -> None:
+        if len(found) > _SHOWN:
+            found = [*found[:_SHOWN], f"and {len(found) - _SHOWN} more"]
         for line in found:
             if line not in self.state.problems:
                 log.warning("routes are not all as they should be", extra={"problem": line})
         links = {link.index: link.name for link in self._around.tunnels if link.ours}
-        leading = [route for route in after.routes if route.link]
-        self.state.routes = len(after.routes)
+        leading = [route for route in after.routes if route.link and not route.table]
+        self.state.routes = sum(not route.table for route in after.routes)
         self.state.tunnelled = sum(route.link in links for route in leading)
         self.state.direct = len(leading) - self.state.tunnelled
         self.state.tunnels = tuple(sorted(links.values()))
@@ -301,10 +306,7 @@ def is_news(kind: int, payload: memoryview, known: Programmed | None, around: Su
 
 
 def _is_route_news(kind: int, payload: memoryview, known: Programmed, around: Surroundings) -> bool:
-    match parse_main(payload):
-        case BlockRoute() as route:
-            return kind == rtnl.DELROUTE and route in known.routes
-        case OnLink() as network:
-            return (kind == rtnl.NEWROUTE) != (network in around.on_link)
-        case _:
-            return False
+    if (route := parse_route(payload)) is not None:
+        return kind == rtnl.DELROUTE and route in known.routes
+    network = parse_on_link(payload)
+    return network is not None and (kind == rtnl.NEWROUTE) != (network in around.on_link)
