@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.placement import PLUGINS
-from cli.installation import Care, Item, agent_config, conflist, unit
+from cli.installation import Care, Item, agent_config, conflist, ipamd_unit, unit
 from cli.places import CONF, Places, has_systemd, own_command
 from net.address import IPNetwork
 
 CONFLIST = "10-isthmus.conflist"
 UNIT = "isthmus-agent.service"
+IPAMD_UNIT = "isthmus-ipamd.service"
 _TEMPLATES = {"bridge": "10-isthmus.conflist", "routed": "10-isthmus-routed.conflist"}
 
 
@@ -51,11 +52,26 @@ def agent_files(places: Places, standalone: Path | None) -> list[Item]:
     example = agent_config((CONF / "agent.toml").read_bytes(), places.state_dir)
     items = [Item(target=config, content=example, mode=0o644, care=Care.KEEP)]
     if not places.is_this_host or has_systemd():
-        own = [str(places.program_dir / "isthmus"), "agent"]
-        command = own if standalone else [*own_command(), "agent"]
+        command = [*_command(places, standalone), "agent"]
         content = unit((CONF / UNIT).read_bytes(), command, config, places.state_dir)
         items.append(Item(target=places.unit_dir / UNIT, content=content, mode=0o644))
     return items
+
+
+def ipamd_files(places: Places, standalone: Path | None) -> list[Item]:
+    """ipamd's configuration, likewise the operator's, and its unit."""
+    config = places.config_dir / "ipamd.toml"
+    example = (CONF / "ipamd.toml").read_bytes()
+    command = [*_command(places, standalone), "ipamd"]
+    content = ipamd_unit((CONF / IPAMD_UNIT).read_bytes(), command, config)
+    return [
+        Item(target=config, content=example, mode=0o644, care=Care.KEEP),
+        Item(target=places.unit_dir / IPAMD_UNIT, content=content, mode=0o644),
+    ]
+
+
+def _command(places: Places, standalone: Path | None) -> list[str]:
+    return [str(places.program_dir / "isthmus")] if standalone else own_command()
 
 
 def network_list(

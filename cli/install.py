@@ -10,7 +10,15 @@ import click
 
 from agent.placement import place
 from cli.answers import Problem, note
-from cli.contents import UNIT, agent_files, network_list, plugins, program
+from cli.contents import (
+    IPAMD_UNIT,
+    UNIT,
+    agent_files,
+    ipamd_files,
+    network_list,
+    plugins,
+    program,
+)
 from cli.installation import Action, Item, decide
 from cli.places import Places, find_launcher, find_standalone, has_systemd
 from cli.placing import (
@@ -99,6 +107,12 @@ def place_options(command: Any) -> Any:
     help="Addresses for containers, such as 10.66.0.0/16; once for each family.",
 )
 @click.option("--bridge", help="Name of the bridge, in bridge mode.")
+@click.option(
+    "--ipamd",
+    "with_ipamd",
+    is_flag=True,
+    help="Also the unit and configuration of ipamd, which gives a cluster's nodes their addresses.",
+)
 @click.option("--no-start", is_flag=True, help="Do not enable and start the systemd unit.")
 @click.option("--force", is_flag=True, help="Replace a network list that is not ours.")
 def install(  # noqa: PLR0913, PLR0917 - click passes each by its name
@@ -107,6 +121,7 @@ def install(  # noqa: PLR0913, PLR0917 - click passes each by its name
     mode: str,
     subnets: Sequence[IPNetwork],
     bridge: str | None,
+    with_ipamd: bool,
     no_start: bool,
     force: bool,
     **directories: Path,
@@ -127,10 +142,14 @@ def install(  # noqa: PLR0913, PLR0917 - click passes each by its name
     standalone = None if no_program else find_standalone()
     installer = Installer(places, force=force)
     files = plugins(places, binary) + program(places, standalone) + agent_files(places, standalone)
+    if with_ipamd:
+        files += ipamd_files(places, standalone)
     before = installer.plan(files)
     last = installer.plan([network_list(places, mode, subnets, bridge)])
     changed = installer.put(before)
     _start(places, no_start=no_start, changed=changed)
+    if with_ipamd:
+        _tell_of_ipamd(places, no_start=no_start, changed=changed)
     installer.put(last)
     for variable, path in places.unknown_to_launcher():
         note(f"The launcher does not know {path}: set {variable} to it for the runtime.")
@@ -200,12 +219,27 @@ def _start(places: Places, *, no_start: bool, changed: bool) -> None:
     if not has_systemd():
         note("There is no systemd here: run `isthmus agent` by what starts services here.")
         return
-    from dataplane.programs import run
-
     steps = [["daemon-reload"]]
     if not no_start:
         steps += [["enable", UNIT], ["restart" if changed else "start", UNIT]]
     for step in steps:
-        done = run(["systemctl", *step])
-        if done.status:
-            raise Problem(f"systemctl {' '.join(step)}: {done.complaint}")
+        _systemctl(step)
+
+
+def _tell_of_ipamd(places: Places, *, no_start: bool, changed: bool) -> None:
+    """Have a running ipamd begin anew; the first time it needs its certificates before."""
+    if places.is_this_host and has_systemd() and changed and not no_start:
+        _systemctl(["try-restart", IPAMD_UNIT])
+    note(
+        f"ipamd is not started before it has what {places.config_dir}/ipamd.toml names: then "
+        f"systemctl enable --now {IPAMD_UNIT}"
+    )
+
+
+def _systemctl(words: Sequence[str]) -> None:
+    """Raises Problem."""
+    from dataplane.programs import run
+
+    done = run(["systemctl", *words])
+    if done.status:
+        raise Problem(f"systemctl {' '.join(words)}: {done.complaint}")

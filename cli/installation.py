@@ -75,6 +75,13 @@ def unit(template: bytes, command: Sequence[str], config: Path, state_dir: Path)
     return template.replace(b"@AGENT@", line.encode()).replace(b"@STATE@", bytes(state_dir))
 
 
+def ipamd_unit(template: bytes, command: Sequence[str], config: Path) -> bytes:
+    """The systemd unit of *template*, started by *command*, which may be in somebody's home."""
+    line = " ".join([*command, "--config", str(config)]).encode()
+    usual = b"/usr/local/bin/isthmus ipamd --config /etc/isthmus/ipamd.toml"
+    return template.replace(usual, line).replace(b"ProtectHome=yes", b"ProtectHome=read-only")
+
+
 def agent_config(template: bytes, state_dir: Path) -> bytes:
     """The example configuration, with *state_dir* set where it is not the default."""
     default = b'#state_dir = "/var/lib/isthmus"\n'

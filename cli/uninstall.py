@@ -10,7 +10,7 @@ import click
 
 from cli.answers import Problem, Unreachable, note, socket_option
 from cli.asking import read_attachments
-from cli.contents import CONFLIST, UNIT
+from cli.contents import CONFLIST, IPAMD_UNIT, UNIT
 from cli.install import place_options
 from cli.places import Places, has_systemd
 from cli.placing import Manifest, Placed, digest_of, read_manifest, remove_empty, take_away
@@ -40,13 +40,13 @@ def uninstall(socket: str, purge: bool, force: bool, **directories: Path) -> Non
     lists = [one for one in manifest.files if one.path.endswith(".conflist")]
     others = [one for one in reversed(manifest.files) if one not in lists]
     _remove(places, lists, purge=purge)
-    had_unit = _has_unit(places)
-    if had_unit:
-        _systemctl("disable", "--now", UNIT)
+    units = [name for name in (UNIT, IPAMD_UNIT) if _has_unit(places, name, manifest)]
+    for name in units:
+        _systemctl("disable", "--now", name)
     if places.is_this_host:
         _clean_kernel(places)
     _remove(places, others, purge=purge)
-    if had_unit:
+    if units:
         _systemctl("daemon-reload")
     places.manifest.unlink(missing_ok=True)
     if purge:
@@ -62,8 +62,8 @@ def _manifest(places: Places) -> Manifest:
         return found
     folder = places.real(places.program_dir)
     program = [path for path in folder.rglob("*") if path.is_file()]
-    ours = [places.bin_dir / "isthmus", places.bin_dir / "isthmus-ipam", places.unit_dir / UNIT]
-    ours += [places.conf_dir / CONFLIST]
+    ours = [places.bin_dir / "isthmus", places.bin_dir / "isthmus-ipam"]
+    ours += [places.unit_dir / UNIT, places.unit_dir / IPAMD_UNIT, places.conf_dir / CONFLIST]
     ours += [places.program_dir / path.relative_to(folder) for path in program]
     found.directories += [str(places.program_dir), str(places.state_dir)]
     inner = {path.parent for path in ours if path.is_relative_to(places.program_dir)}
@@ -93,7 +93,7 @@ def _refuse_if_in_use(places: Places, socket: str, *, force: bool) -> None:
 
     if os.geteuid() != 0:
         raise Problem("uninstalling needs root: use sudo")
-    if not _has_unit(places) and lock_is_held(places.state_dir / "lock"):
+    if not _is_of_systemd(places, UNIT) and lock_is_held(places.state_dir / "lock"):
         raise Problem(
             f"an agent that systemd did not start is running (it holds {places.state_dir}/lock): "
             "end it, then uninstall again"
@@ -121,10 +121,16 @@ def _systemctl(*words: str) -> None:
         raise Problem(f"systemctl {' '.join(words)}: {done.complaint}")
 
 
-def _has_unit(places: Places) -> bool:
-    """systemd has our unit: on this host, not in a tree to be shipped."""
-    unit = places.real(places.unit_dir / UNIT)
-    return places.is_this_host and has_systemd() and unit.exists()
+def _has_unit(places: Places, name: str, manifest: Manifest) -> bool:
+    """It is one that we put: what an operator copied there stays."""
+    ours = any(one.path == str(places.unit_dir / name) for one in manifest.files)
+    return ours and _is_of_systemd(places, name)
+
+
+def _is_of_systemd(places: Places, name: str) -> bool:
+    """systemd has this unit: on this host, not in a tree to be shipped."""
+    there = places.real(places.unit_dir / name).exists()
+    return places.is_this_host and has_systemd() and there
 
 
 def _clean_kernel(places: Places) -> None:

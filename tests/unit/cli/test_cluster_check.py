@@ -12,6 +12,7 @@ LEAK = pb.Finding(
     kind="leak", subject="10.9.0.0/26", text="t", mend="release 10.9.0.0/26", mod_revision=7
 )
 ODD = pb.Finding(kind="leak", subject="x", text="t", mend="polish x", mod_revision=8)
+LEFT = pb.Finding(kind="leak", subject="b", text="t", mend="forget b", mod_revision=9)
 LAG = pb.Finding(kind="lag", subject="a", text="behind")
 
 
@@ -26,10 +27,10 @@ class Fake:
     def ask(self, method: str, request: Any) -> Any:
         if method == "Check":
             return pb.CheckReply(findings=self.findings)
-        assert method == "ReleaseBlock"
         if self.refuses:
             raise Problem(self.refuses)
-        self.released.append((request.cidr, request.mod_revision))
+        what = request.cidr if method == "ReleaseBlock" else request.node
+        self.released.append((what, request.mod_revision))
         self.findings = [one for one in self.findings if one.mod_revision != request.mod_revision]
         return pb.ReleaseBlockReply()
 
@@ -50,13 +51,15 @@ def test_without_fix_nothing_is_changed(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_what_will_be_done_is_said_before_it_is(capsys: pytest.CaptureFixture[str]) -> None:
-    fake = Fake(LEAK, LAG)
+    fake = Fake(LEAK, LAG, LEFT)
 
     assert check(fake, fix=True) == ["a"]
-    assert fake.released == [("10.9.0.0/26", 7)]
+    assert fake.released == [("10.9.0.0/26", 7), ("b", 9)]
     assert capsys.readouterr().out.splitlines() == [
         "will release 10.9.0.0/26 (10.9.0.0/26: t)",
+        "will forget b (b: t)",
         "done: release 10.9.0.0/26",
+        "done: forget b",
         "lag: a: behind",
     ]
 

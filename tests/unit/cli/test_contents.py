@@ -3,7 +3,7 @@
 from ipaddress import ip_network
 from pathlib import Path
 
-from cli.contents import agent_files, network_list, plugins, program
+from cli.contents import agent_files, ipamd_files, network_list, plugins, program
 from cli.places import CONF, Places
 
 STAGED = Places(root=Path("/stage"))
@@ -53,3 +53,14 @@ def test_the_network_list_is_the_example_unless_something_else_is_asked_for() ->
     assert network_list(STAGED, "routed", [], None).content == example
     changed = network_list(STAGED, "routed", [ip_network("10.9.0.0/24")], None).content
     assert b"10.9.0.0/24" in changed
+
+
+def test_ipamd_is_the_installed_program_or_the_one_that_installs() -> None:
+    installed = ipamd_files(STAGED, Path("/dist/isthmus"))
+    from_here = ipamd_files(STAGED, None)[1].content
+
+    assert installed[0].content == (CONF / "ipamd.toml").read_bytes()
+    line = b"ExecStart=/opt/isthmus/isthmus ipamd --config /etc/isthmus/ipamd.toml\n"
+    assert line in installed[1].content
+    assert b"ExecStart=/opt/isthmus" not in from_here
+    assert b"ExecStart=/usr/local/bin/isthmus ipamd" not in from_here

@@ -136,3 +136,19 @@ def test_other_directories_can_be_chosen(run: Run, root: Path, launcher: Path) -
 
 def test_every_option_has_a_help() -> None:
     assert [option.name for option in install.params if not getattr(option, "help", "")] == []
+
+
+def test_ipamd_comes_on_request_and_goes_with_the_rest(
+    run: Run, root: Path, launcher: Path
+) -> None:
+    words = ("install", "--no-program", "--root", root, "--launcher", launcher)
+    done = run(*words, "--ipamd")
+    put = files(root)
+    unit = (root / "etc/systemd/system/isthmus-ipamd.service").read_text()
+    gone = run("uninstall", "--root", root)
+
+    assert put == PUT | {"etc/isthmus/ipamd.toml", "etc/systemd/system/isthmus-ipamd.service"}
+    assert "systemctl enable --now isthmus-ipamd.service" in done.stderr
+    assert " ipamd --config /etc/isthmus/ipamd.toml\n" in unit
+    assert gone.exit_code == 0
+    assert files(root) == set()
