@@ -19,11 +19,15 @@ from cni.sandbox import open_sandbox, refuse_own_namespace
 from cni.spec import Delegate, Spec, pod_key
 from cni.spec import encode as encode_spec
 from cni.spec import of as spec_of
+from cni.wishes import IFNAME, applied
 from dataplane.links import InterfaceExists, exists
 from dataplane.model import Sandbox
 from dataplane.netns import Sandbox as OpenSandbox
 from ipam.errors import NoFreeAddress
 from ipam.leases import Attachment, Lease, Record, State, Wanted
+
+LOOK_UP_S = 2.0
+"""How long an ADD waits for the API server to tell of a pod that it has not told of by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
     happened, and every undo is idempotent.  The lease is on disk before the host side opens,
     and so before anybody is told.
     """
-    conf = parse(request.stdin, call)
+    conf = wished(parse(request.stdin, call), call.ifname, node, deadline)
     refuse_own_namespace(request, call, node)
     who = Attachment(conf.name, call.container_id, call.ifname)
     job = _Job(request, call, conf, node, deadline, who)
@@ -76,6 +80,15 @@ def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
         out = encode((conf.prev_result or Result()).extended(made), conf.cni_version)
         undo.pop_all()
     return out
+
+
+def wished(conf: NetConf, ifname: str, node: Node, deadline: Deadline) -> NetConf:
+    """*conf* with what the pod's annotations ask for.  CNIError 2, 7 or 11."""
+    pod = conf.requested.pod
+    if node.kubernetes is None or not pod.name or ifname != IFNAME:
+        return conf
+    within_s = min(LOOK_UP_S, deadline.left())
+    return applied(conf, node.kubernetes.wishes(pod, within_s=within_s))
 
 
 def _undo(who: Attachment, node: Node, _: object, failure: object, __: object) -> None:

@@ -6,7 +6,7 @@ No link is made and none is looked at: the attachment is alive as long as its na
 from contextlib import ExitStack
 
 from cni import attachment, delete
-from cni.add import reserve
+from cni.add import reserve, wished
 from cni.check import held_record
 from cni.config import Program, identify, parse
 from cni.environment import Call, Verb
@@ -26,7 +26,7 @@ _PASSING = ("/proc/self/", "/proc/thread-self/")
 
 def add(request: Request, call: Call, node: Node, deadline: Deadline) -> bytes:
     """Lease an address from each range set; on disk before the answer."""
-    conf = parse(request.stdin, call, Program.IPAM)
+    conf = wished(parse(request.stdin, call, Program.IPAM), call.ifname, node, deadline)
     assert conf.ipam is not None
     who = Attachment(conf.name, call.container_id, call.ifname)
     with node.locks.hold(who, timeout=deadline.left()) as held, ExitStack() as undo:

@@ -4,11 +4,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from cni.args import Pod
 from cni.departed import Departed
 from cni.errors import CNIError, ErrorCode
 from cni.locks import KeyLocks
 from cni.nat import Published
 from cni.spool import Spool
+from cni.wishes import Wishes
 from dataplane import netns, rtnl
 from dataplane.links import PodSide
 from dataplane.model import Bandwidth, Bridge, Sandbox
@@ -71,6 +73,15 @@ class Blocks(Protocol):
     def pools(self) -> tuple[PoolRow, ...]: ...
 
 
+class Pods(Protocol):
+    """What Kubernetes knows of this node's pods, see agent.pods.Pods.
+
+    Waits for *within_s* at most.  CNIError 11 where nobody can say what the pod asks for.
+    """
+
+    def wishes(self, pod: Pod, *, within_s: float) -> Wishes: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """Everything a verb may use.
@@ -78,7 +89,7 @@ class Node:
     *namespace* is the host's own; *now* is CLOCK_BOOTTIME in nanoseconds; *seed* is this
     machine's, for MACs that two hosts must not share; *ready* says why ADD cannot be served,
     or nothing; *open_sandbox* opens a namespace by its path, and by descriptor where there is one;
-    *blocks* None: no ipamd is configured.
+    *kubernetes* None: no API server is; *blocks* None: no ipamd is configured.
     """
 
     leases: Leases
@@ -93,6 +104,7 @@ class Node:
     ready: Callable[[], str] = lambda: ""
     open_sandbox: Callable[[str, int | None], OpenSandbox] = netns.open_sandbox
     blocks: Blocks | None = None
+    kubernetes: Pods | None = None
     locks: KeyLocks = field(default_factory=KeyLocks)
     departed: Departed = field(default_factory=Departed)
 

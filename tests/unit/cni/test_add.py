@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from cni import spec
-from cni.add import add
+from cni.add import LOOK_UP_S, add
+from cni.args import Pod
 from cni.attachment import host_name
 from cni.environment import check
 from cni.errors import CNIError
+from cni.wishes import Wishes
 from dataplane.links import PodSide
 from dataplane.model import Bandwidth
 from dataplane.netns import own_identity
@@ -520,3 +522,39 @@ def test_without_ranges_and_without_ipamd_there_is_nothing_to_give(world: World)
     assert (found.code, found.msg) == (7, "no ranges in ipam")
     assert "no ipamd is configured" in found.details
     assert world.traces() == NO_TRACE
+
+
+class Asked:
+    """Kubernetes, as far as an ADD knows it."""
+
+    def __init__(self, wishes: Wishes) -> None:
+        self.asked: list[tuple[str, bool]] = []
+        self._wishes = wishes
+
+    def wishes(self, pod: Pod, *, within_s: float) -> Wishes:
+        self.asked.append((f"{pod.namespace}/{pod.name}", 0 < within_s <= LOOK_UP_S))
+        return self._wishes
+
+
+POD = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web"
+
+
+def test_a_pods_annotations_are_asked_for_and_honoured(world: World) -> None:
+    kubernetes = Asked(Wishes(addresses=(ip_address("10.9.0.7"),), mac="02:00:00:00:00:07"))
+    world.node = replace(world.node, kubernetes=kubernetes)
+
+    result = world.made(args=POD)
+
+    assert result["ips"][0]["address"] == "10.9.0.7/24"
+    assert result["interfaces"][2]["mac"] == "02:00:00:00:00:07"
+    assert kubernetes.asked == [("shop/web", True)]
+
+
+def test_another_interface_of_a_pod_and_what_is_no_pod_are_not_asked_for(world: World) -> None:
+    kubernetes = Asked(Wishes(addresses=(ip_address("10.9.0.7"),)))
+    world.node = replace(world.node, kubernetes=kubernetes)
+
+    world.made(args=POD, ifname="net1")
+    world.made()
+
+    assert kubernetes.asked == []
