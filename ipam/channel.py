@@ -49,7 +49,8 @@ class IpamdFault(IPAMError):
 _ASK_ANOTHER = (IpamdAway, NotReady, KVUnavailable)
 _MEANING: dict[grpc.StatusCode, tuple[type[IPAMError], str]] = {
     grpc.StatusCode.UNAVAILABLE: (IpamdAway, "{endpoint}: {text}"),
-    grpc.StatusCode.CANCELLED: (IpamdAway, "{endpoint} dropped the call"),  # it ends, or is flooded
+    # Dropped before anybody looked at it: by one that ends, or has more calls than it can take.
+    grpc.StatusCode.CANCELLED: (IpamdAway, "{endpoint}: {text}"),
     grpc.StatusCode.DEADLINE_EXCEEDED: (Ambiguous, "ipamd {endpoint} did not answer in time"),
     grpc.StatusCode.UNAUTHENTICATED: (NotAllowed, "{text}"),
     grpc.StatusCode.PERMISSION_DENIED: (NotAllowed, "{text}"),

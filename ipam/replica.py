@@ -35,7 +35,7 @@ from ipam.view import View
 TRIES = 8
 RELIST_S = 600.0
 SHORTEST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -314,7 +314,10 @@ class Replica:
     async def resync(self) -> None:
         """Begin to follow a store, perhaps another than before.  Raises KVError."""
         floor = self._remembered
-        self._cluster_id = (await self.kv.identity()).cluster_id
+        cluster_id = (await self.kv.identity()).cluster_id
+        if self._cluster_id not in (0, cluster_id):
+            self.synced = False  # what is known is of another store
+        self._cluster_id = cluster_id
         listing = await self.kv.list(self.keys.state)
         back = listing.revision < self.view.highest
         self.feed.note(self.view.replace(listing))
@@ -324,7 +327,9 @@ class Replica:
             self._began = listing.revision
         self._judge(floor)
         self._announce()
-        self.synced = True
+        if not self.synced:
+            self.synced = True
+            self.feed.stir()
         await self.spread_doubt()
 
     async def look(self) -> View:

@@ -11,6 +11,7 @@ from agent import cluster, talk
 from agent.cluster import Cluster
 from ipam.calls import Claim, Drain, Mirror, Register
 from ipam.cluster import PoolState
+from ipam.refusals import NotReady
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
 
 
@@ -111,6 +112,29 @@ def test_a_burst_is_answered_by_another_block(site: Site) -> None:
             site.give(6)
 
         assert [claim.families for claim in site.ipamd.of(Claim)] == [(4, 6), (4,)]
+
+    asyncio.run(scene())
+
+
+def test_a_conversation_that_pauses_goes_on_once_the_table_is_streamed_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(talk.Pause, "longer", lambda pause: 3600.0)
+    heard = site.ipamd.mirror
+
+    async def fail(asked: Mirror) -> int:
+        site.ipamd.mirror = heard  # type: ignore[method-assign]
+        raise NotReady("etcd is away")
+
+    async def scene() -> None:
+        await site.open()
+        async with running(site):
+            await until(lambda: site.ipamd.of(Mirror))
+            site.ipamd.mirror = fail  # type: ignore[method-assign]
+            site.give(1)
+            await until(lambda: site.talk.condition.failures)
+            site.authority.replica.feed.stir()
+            await until(lambda: site.ipamd.of(Mirror)[-1].leases)
 
     asyncio.run(scene())
 

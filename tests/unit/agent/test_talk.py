@@ -28,6 +28,14 @@ def test_each_pause_is_longer_up_to_a_limit_and_no_two_nodes_agree() -> None:
     assert one.longer() < 1.5 * SHORTEST_PAUSE_S
 
 
+def test_a_pause_can_be_kept_shorter_and_has_a_least() -> None:
+    pause = Pause(Random(1), longest_s=2.0)
+    pauses = [pause.longer() for _ in range(20)]
+
+    assert 1.0 <= max(pauses) < 3.0
+    assert 0 < pause.least() < SHORTEST_PAUSE_S
+
+
 def test_waiting_ends_with_the_event_or_without_it() -> None:
     async def scene() -> None:
         event = asyncio.Event()

@@ -127,6 +127,7 @@ def test_an_answer_that_does_not_come_in_time_may_have_been_carried_out(tmp_path
         (grpc.StatusCode.FAILED_PRECONDITION, "Frozen", Frozen),
         (grpc.StatusCode.FAILED_PRECONDITION, "FromTheFuture", IpamdFault),
         (grpc.StatusCode.UNAVAILABLE, "", IpamdAway),
+        (grpc.StatusCode.CANCELLED, "", IpamdAway),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "", Ambiguous),
         (grpc.StatusCode.PERMISSION_DENIED, "", NotAllowed),
         (grpc.StatusCode.INVALID_ARGUMENT, "", Invalid),

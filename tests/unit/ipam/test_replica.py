@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ipam.authority import Authority
+from ipam.calls import Update
 from ipam.errors import StoreUnavailable
 from ipam.kv import Batch, Compacted, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
@@ -161,6 +162,27 @@ def test_running_replica_waits_for_its_store_and_goes_on(cluster: Site) -> None:
         await authority.register(node("a"))
 
     running(cluster, work)
+
+
+def test_streams_tell_nodes_that_the_store_is_there_again(cluster: Site) -> None:
+    seen: list[Update] = []
+
+    async def work(authority: Authority) -> None:
+        async def follow() -> None:
+            async for update in authority.watch("a"):
+                seen.append(update)
+
+        await until(lambda: authority.replica.synced)
+        following = asyncio.create_task(follow())
+        await until(lambda: bool(seen))
+        authority.replica.synced = False
+        await authority.replica.resync()
+        await until(lambda: len(seen) == 2)
+        following.cancel()
+
+    running(cluster, work)
+
+    assert seen[1] == Update(revision=seen[0].revision)
 
 
 def test_streams_end_when_claims_freeze_so_that_nodes_tell_what_they_know(cluster: Site) -> None:

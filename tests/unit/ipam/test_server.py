@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from grpc import aio
 
 from ipam import calls, kv, refusals
 from ipam.channel import IpamdAway, IpamdFault
-from ipam.cluster import Pool
+from ipam.cluster import BlockState, Pool
 from ipam.errors import IPAMError
 from ipam.kv import Ambiguous
 from ipam.refusals import Contended, Invalid, NotAllowed, NotReady, Unidentified
 from ipam.rpc import ipamd_pb2 as pb
 from ipam.rpc.ipamd_pb2_grpc import IPAMStub
+from ipam.server import SHARED, Messages
 from ipam.tls import TLSFiles
 from ipam.wire import MAX_REQUEST, render
 from tests.certificates import Authority
@@ -30,6 +31,7 @@ CLAIM = calls.Claim(node="a", uid="u", epoch=1, nonce="x")
 RELEASE = calls.Release(node="a", uid="u", epoch=1, blocks=(BLOCK,))
 MIRROR = calls.Mirror(node="a", uid="u", epoch=1, sequence=8)
 AUDIT = calls.Audit(node="a", uid="u", epoch=1, audit="x", blocks=(BLOCK,), problems=("odd",))
+HOST = ip_address("192.0.2.1")
 POOL = Pool(name="p", cidr=ip_network("10.0.0.0/16"), block_length=26)
 
 OWN: list[tuple[str, Any, Any]] = [
@@ -80,6 +82,29 @@ def run(directory: Path, play: Callable[[Site], Awaitable[None]], **limits: Any)
             await play(site)
 
     asyncio.run(whole())
+
+
+def test_an_update_is_sent_as_its_message_made_once_for_all_streams() -> None:
+    rows = tuple(
+        calls.TableRow(cidr=cidr, node="a", epoch=1, addresses=(HOST,), state=BlockState.ACTIVE)
+        for cidr in ip_network("10.0.0.0/24").subnets(new_prefix=26)
+    )
+    update = calls.Update(
+        revision=7,
+        whole=True,
+        rows=rows,
+        gone=(ip_network("10.1.0.0/26"),),
+        with_pools=True,
+        pools=(calls.PoolRow(name="p", cidr=ip_network("10.0.0.0/16"), masquerade=True),),
+    )
+    messages = Messages()
+    message = messages.of(update)
+    for revision in range(2 * SHARED):
+        messages.of(calls.Update(revision=revision))
+
+    assert pb.WatchReply.FromString(message) == render(pb.WatchReply, update)
+    assert messages.of(update) == message
+    assert messages.of(update) is messages.of(update)
 
 
 @pytest.mark.parametrize(("method", "kind", "asked"), OWN)
@@ -220,7 +245,7 @@ def test_expired_forged_and_foreign_certificates_are_refused_with_the_reason(
     tmp_path: Path,
 ) -> None:
     async def play(site: Site) -> None:
-        expired = site.signer.issue("old", uris=["isthmus:node:a"], expired=True)
+        expired = site.signer.issue("old", uris=["isthmus:node:a"], days=-1)
         with pytest.raises(
             IpamdAway, match=r"having seen our certificate .*old.pem: certificate has expired"
         ):
