@@ -16,7 +16,7 @@ help: ## say what can be made
 demo: setup-demo launcher ## two isolated namespaces get addresses and reach each other and beyond
 	$(PYTHON) -m cli demo
 
-demo-cluster: setup-cluster launcher ## three hosts get their addresses from etcd, and go on without it
+demo-cluster: setup-cluster launcher ## three hosts get addresses from etcd, and their containers reach each other
 	$(PYTHON) -m cli demo-cluster
 
 test: setup-test ## what every change must pass (under an hour cold, minutes warm)

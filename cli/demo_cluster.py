@@ -1,4 +1,4 @@
-"""`isthmus demo-cluster`: three hosts whose addresses come from etcd, and go on without it."""
+"""`isthmus demo-cluster`: three hosts with addresses from etcd, and routes between them."""
 
 import json
 import secrets
@@ -23,11 +23,11 @@ _POOLS = (("four", "10.80.0.0/16"), ("six", "fd80::/112"))
 
 @click.command("demo-cluster")
 def demo_cluster() -> None:
-    """Show a cluster's addresses in namespaces of its own.
+    """Show a cluster's addresses and routes in namespaces of its own.
 
-    Three hosts on a switch, a real etcd, two ipamd and three agents with certificates made
-    on the fly.  etcd is killed, and containers still get addresses.  The network of this
-    machine is not touched, and all is removed at the end, and after Ctrl-C.
+    Three hosts, one of them behind a router, a real etcd, two ipamd and three agents with
+    certificates made on the fly.  etcd is killed, and containers still get addresses.  The
+    network of this machine is not touched, and all is removed at the end, and after Ctrl-C.
     """
     from cli.demo_cluster_site import ClusterSite
     from cli.places import find_launcher
@@ -52,7 +52,7 @@ def demo_cluster() -> None:
 def _play(site: Any) -> None:
     from cli.demo_cluster_site import HOSTS
 
-    title("Three hosts on a switch, each a network namespace")
+    title("Three hosts, each a network namespace; a and b on one link, c on another")
     site.build()
     for part in ("switch", *(f"host-{host}" for host in HOSTS)):
         click.echo(f"  {site.name(part)}")
@@ -111,15 +111,21 @@ def _attach(site: Any, host: str, part: str) -> dict[str, Any]:
 
 
 def _reach(site: Any) -> None:
-    title("They reach each other across hosts")
-    click.echo("  (one route for each block, here by hand, from the table that ipamd has)")
-    site.route()
+    title("They reach each other across hosts, by routes that the agents made")
+    _until(site, "each host has routes", lambda: _are_routed(site))
     for source, target in (("a", "b"), ("b", "c"), ("c", "a")):
         for address in _told(site, f"web-{target}"):
-            took = site.ping(f"web-{source}", address)
-            click.echo(f"  web-{source} ➜ web-{target}  {address:<16} {took}")
+            took, way = site.ping(f"web-{source}", address), site.way(source, address)
+            click.echo(f"  web-{source} ➜ web-{target}  {address:<16} {way:<7} {took}")
     _say(site, "ipam", "who", "demo/web-b")
     _say(site, "ipam", "show", _told(site, "web-c")[0])
+
+
+def _are_routed(site: Any) -> bool:
+    from cli.demo_cluster_site import HOSTS
+
+    found = [site.status(host)["mesh"]["routing"] for host in HOSTS]
+    return [(one["direct"], one["tunnelled"]) for one in found] == [(2, 2), (2, 2), (0, 4)]
 
 
 def _told(site: Any, pod: str) -> list[str]:

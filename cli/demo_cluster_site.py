@@ -1,8 +1,9 @@
 """The little world of the cluster's demonstration: hosts on a switch, etcd, ipamd, agents.
 
 host-a ─┐
-host-b ─┼─ switch: etcd, two ipamd          each host: an agent, and its containers
-host-c ─┘
+        ├─ one ─┐
+host-b ─┘       switch: a router, etcd, two ipamd       each host: an agent, and its containers
+host-c ─── two ─┘
 """
 
 import json
@@ -18,7 +19,10 @@ from dataplane.programs import Running, run
 
 HOSTS = ("a", "b", "c")
 ETCD = "http://127.0.0.1:2379"
-_SWITCH = ("192.0.2.254/24", "2001:db8:7::fe/64")
+_LINKS = {
+    "one": ("192.0.2.254/24", "2001:db8:7::fe/64"),
+    "two": ("198.51.100.254/24", "2001:db8:8::fe/64"),
+}
 _PORTS = (9476, 9477)
 _READY_S = 20
 
@@ -37,7 +41,7 @@ class ClusterSite(Stage):
 
     @property
     def endpoints(self) -> tuple[str, ...]:
-        return tuple(f"{_bare(_SWITCH[0])}:{port}" for port in _PORTS)
+        return tuple(f"{_bare(_LINKS['one'][0])}:{port}" for port in _PORTS)
 
     def socket(self, host: str) -> Path:
         return self.directory / f"agent-{host}.sock"
@@ -49,22 +53,35 @@ class ClusterSite(Stage):
         return self.directory / f"{program}.log"
 
     def addresses(self, host: str) -> tuple[str, str]:
-        """Of *host* on the switch."""
+        """Of *host* on its link."""
         number = HOSTS.index(host) + 1
-        return f"192.0.2.{number}/24", f"2001:db8:7::{number}/64"
+        if _link(host) == "one":
+            return f"192.0.2.{number}/24", f"2001:db8:7::{number}/64"
+        return f"198.51.100.{number}/24", f"2001:db8:8::{number}/64"
 
     def build(self) -> None:
-        """Make the directory and the namespaces, joined by a bridge in `switch`."""
+        """Make the directory and the namespaces, on two bridges in `switch`, which routes."""
         self.prepare()
         self.add_namespace("switch")
         switch = self.name("switch")
-        self.must("ip", "-n", switch, "link", "add", "switch", "type", "bridge")
-        self.address("switch", "switch", _SWITCH)
+        self.must(
+            *self.inside("switch"), "sysctl", "-qw",
+            "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1",
+        )  # fmt: skip
+        for link, addresses in _LINKS.items():
+            self.must("ip", "-n", switch, "link", "add", link, "type", "bridge")
+            self.address("switch", link, addresses)
         for host in HOSTS:
             self.add_namespace(f"host-{host}")
             self.wire(f"host-{host}", "uplink", "switch", f"port-{host}")
-            self.must("ip", "-n", switch, "link", "set", f"port-{host}", "master", "switch", "up")
+            link = _link(host)
+            self.must("ip", "-n", switch, "link", "set", f"port-{host}", "master", link, "up")
             self.address(f"host-{host}", "uplink", self.addresses(host))
+            for gateway in _LINKS[link]:
+                self.must(
+                    "ip", "-n", self.name(f"host-{host}"), "route", "add", "default",
+                    "via", _bare(gateway),
+                )  # fmt: skip
 
     def start_etcd(self) -> None:
         """Start etcd on the switch's own loopback: nodes cannot reach it, and need not."""
@@ -102,7 +119,8 @@ class ClusterSite(Stage):
             f'socket = "{self.socket(host)}"\nstate_dir = "{self.state(host)}"\n'
             f'log_format = "console"\n\n[ipamd]\nendpoints = {json.dumps(self.endpoints)}\n'
             f'node = "{host}"\naddresses = {json.dumps(addresses)}\nca = "{files}/ca.pem"\n'
-            f'certificate = "{files}/node-{host}.pem"\nkey = "{files}/node-{host}.key"\n'
+            f'certificate = "{files}/node-{host}.pem"\nkey = "{files}/node-{host}.key"\n\n'
+            '[routing]\nmode = "auto"\n\n[masquerade]\n'
         )
         words = ["agent", "--config", str(config)]
         name = f"agent-{host}"
@@ -134,17 +152,18 @@ class ClusterSite(Stage):
         except Problem as exc:
             raise Problem(f"{exc.message}\n{tail(self.log(f'agent-{host}'))}") from exc
 
-    def route(self) -> None:
-        """Tell each host which other host has which block."""
-        for row in json.loads(self.isthmus("ipam", "blocks", "--json")):
-            family = 6 if ":" in row["cidr"] else 4
-            via = _bare(self.addresses(row["node"])[family == 6])
-            for host in HOSTS:
-                if host != row["node"]:
-                    self.must(
-                        "ip", "-n", self.name(f"host-{host}"), "route", "replace",
-                        row["cidr"], "via", via,
-                    )  # fmt: skip
+    def status(self, host: str) -> dict[str, Any]:
+        """How the agent of *host* is."""
+        words = [*self.inside(f"host-{host}"), *own_command(), "status", "--json"]
+        done = run([*words, "--socket", str(self.socket(host))], timeout=60)
+        if done.status:
+            raise Problem(f"isthmus status of {host}: {done.complaint}")
+        return dict(json.loads(done.stdout))
+
+    def way(self, host: str, address: str) -> str:
+        """How *host* reaches *address*, in a word."""
+        found = self.must("ip", "-n", self.name(f"host-{host}"), "route", "get", address)
+        return "direct" if " dev uplink " in found else "VXLAN"
 
 
 def network() -> Mapping[str, Any]:
@@ -158,3 +177,8 @@ def network() -> Mapping[str, Any]:
 
 def _bare(address: str) -> str:
     return address.partition("/")[0]
+
+
+def _link(host: str) -> str:
+    """On which link *host* is: the last is behind a router."""
+    return "two" if host == HOSTS[-1] else "one"

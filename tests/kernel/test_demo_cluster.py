@@ -47,6 +47,7 @@ def test_it_works_in_one_go_and_leaves_nothing() -> None:
     output, _ = demo.communicate(timeout=180)
 
     assert demo.returncode == 0, output
+    assert len(re.findall(r"web-. ➜ web-. .* (direct|VXLAN) .* ms", output)) == 6
     assert "etcd is killed (-9)" in output
     assert len(re.findall(r"more-[abc] on host-[abc]", output)) == 3
     assert "No problem found." in output
