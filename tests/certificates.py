@@ -42,10 +42,13 @@ class Authority:
         common_name: str = "",
         uris: Sequence[str] = (),
         hosts: Sequence[str] = (),
-        expired: bool = False,
+        days: float = 1,
     ) -> TLSFiles:
-        """Files named *file*; *hosts* are addresses and names at which a server is asked."""
-        made = _issue(common_name, self._own, uris=uris, hosts=hosts, expired=expired)
+        """Files named *file*; *hosts* are addresses and names at which a server is asked.
+
+        Below 0 the certificate ran out so many *days* ago.
+        """
+        made = _issue(common_name, self._own, uris=uris, hosts=hosts, days=days)
         found = TLSFiles(
             certificate=self._directory / f"{file}.pem",
             key=self._directory / f"{file}.key",
@@ -78,7 +81,7 @@ def _issue(
     *,
     uris: Sequence[str] = (),
     hosts: Sequence[str] = (),
-    expired: bool = False,
+    days: float = 1,
     ca: bool = False,
 ) -> Made:
     key = ec.generate_private_key(ec.SECP256R1())
@@ -92,7 +95,7 @@ def _issue(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - 3 * _DAY)
-        .not_valid_after(now - _DAY if expired else now + _DAY)
+        .not_valid_after(now + days * _DAY)
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
     )
     if names:

@@ -1,7 +1,7 @@
 """Real etcd clusters for tests: members that can be killed, stopped, restored and partitioned.
 
 Every member is a process of its own, by default on loopback with free ports.  With *hosts* each
-runs where its command prefix says (("ip", "netns", "exec", NAME)), on the address given.
+runs in its host's namespace, on the address given.  `V36` is another version than the system's.
 """
 
 import contextlib
@@ -15,18 +15,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.kernel.agents import until
-from tests.kernel.authorities import Authority, Pair
+from ipam.tls import TLSFiles
+from tests.certificates import Authority
+from tests.kernel.agents import ROOT, until
+from tests.kernel.conftest import Namespace
+from tests.kernel.sockets import inside
 
 READY_S = 30.0
+# Where tools/peers/build.sh put etcd, etcdctl and etcdutl of 3.6; "" is the system's.
+V36 = str(ROOT / "build/peers/bin")
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """Where a member runs: reached at *address*, started by *command* and what follows it."""
+    """Where a process runs, and at which address it is reached there; None: where the test is."""
 
     address: str = "127.0.0.1"
-    command: tuple[str, ...] = ()
+    namespace: Namespace | None = None
+
+    def inside(self) -> contextlib.AbstractContextManager[None]:
+        """For a block of this thread, and what it starts."""
+        return inside(self.namespace) if self.namespace else contextlib.nullcontext()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,14 +66,19 @@ class Member:
 
 @dataclass(slots=True, kw_only=True)
 class Etcd:
-    """One cluster; *server*: serve TLS to clients with that pair and demand *authority*'s."""
+    """One cluster; *server*: serve TLS to clients with that pair and demand *authority*'s.
+
+    *observer* is where etcdctl is run; *programs* the directory of the programs, "" by PATH.
+    """
 
     directory: Path
     members: tuple[Member, ...]
     quota_bytes: int = 0
     authority: Authority | None = None
-    server: Pair | None = None
+    server: TLSFiles | None = None
     options: tuple[str, ...] = ()
+    observer: Host = field(default_factory=Host)
+    programs: str = ""
     token: str = field(default_factory=lambda: secrets.token_hex(8))
 
     @property
@@ -101,7 +115,9 @@ class Etcd:
         member = self.members[number]
 
         def is_open() -> bool:
-            with socket.socket() as one:
+            with self.observer.inside():
+                one = socket.socket()
+            with one:
                 return one.connect_ex((member.host.address, member.client_port)) == 0
 
         until(is_open, f"etcd member {number} listens", timeout=READY_S)
@@ -148,16 +164,21 @@ class Etcd:
         self.ctl("snapshot", "save", str(file), endpoints=(running.endpoint,))
         return file
 
-    def restore(self, file: Path) -> None:
-        """Stop all, put every member back to *file*, and start."""
+    def restore(self, file: Path, *, bump: int = 0) -> None:
+        """Stop all, put every member back to *file*, and start.
+
+        *bump*: raise the revision by so much, and call all before it compacted (etcd 3.6).
+        """
         self.wipe()
+        tool = "etcdutl" if self.programs else "etcdctl"
+        raised = ["--bump-revision", str(bump), "--mark-compacted"] if bump else []
         for member in self.members:
-            self._ctl(
+            self._run(
                 [
-                    *("snapshot", "restore", str(file), "--name", member.name),
+                    *(tool, "snapshot", "restore", str(file), "--name", member.name),
                     *("--data-dir", str(member.data), "--initial-cluster", self._initial()),
                     *("--initial-cluster-token", self.token),
-                    *("--initial-advertise-peer-urls", member.peer_url),
+                    *("--initial-advertise-peer-urls", member.peer_url, *raised),
                 ]
             )
         self.start()
@@ -178,26 +199,33 @@ class Etcd:
         urls = ",".join(f"{scheme}://{one}" for one in endpoints or self.endpoints)
         options = ["--endpoints", urls, "--command-timeout", "5s"]
         if self.authority and self.server:
-            options += ["--cacert", str(self.authority.ca)]
-            options += ["--cert", str(self.server.cert), "--key", str(self.server.key)]
+            options += ["--cacert", str(self.authority.file)]
+            options += ["--cert", str(self.server.certificate), "--key", str(self.server.key)]
         if user:
             options += ["--user", user]
-        return self._ctl([*options, *argv], check=check)
+        return self._run(["etcdctl", *options, *argv], check=check)
 
     def close(self) -> None:
         for number in range(len(self.members)):
             self.kill(number)
 
-    def _ctl(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*self.members[0].host.command, "etcdctl", *argv],
-            env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0 or not check, f"etcdctl {argv}: {done.stderr}{done.stdout}"
+    def _run(self, argv: list[str], *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        # 3.6 warns of the variable that 3.4 wants.
+        version = {} if self.programs else {"ETCDCTL_API": "3"}
+        with self.observer.inside():
+            done = subprocess.run(
+                argv,
+                executable=self._program(argv[0]),
+                env={"PATH": os.environ["PATH"], **version},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 0 or not check, f"{argv}: {done.stderr}{done.stdout}"
         return done
+
+    def _program(self, name: str) -> str:
+        return f"{self.programs}/{name}" if self.programs else name
 
     def _running(self, number: int) -> subprocess.Popen[bytes]:
         process = self.members[number].process
@@ -211,7 +239,7 @@ class Etcd:
         scheme = "https" if self.server else "http"
         url = f"{scheme}://{member.endpoint}"
         argv = [
-            *(*member.host.command, "etcd", "--name", member.name, "--data-dir", str(member.data)),
+            *("etcd", "--name", member.name, "--data-dir", str(member.data)),
             *("--listen-client-urls", url, "--advertise-client-urls", url),
             *("--listen-peer-urls", member.peer_url),
             *("--initial-advertise-peer-urls", member.peer_url),
@@ -222,12 +250,18 @@ class Etcd:
         if self.quota_bytes:
             argv += ["--quota-backend-bytes", str(self.quota_bytes)]
         if self.authority and self.server:
-            argv += ["--cert-file", str(self.server.cert), "--key-file", str(self.server.key)]
-            argv += ["--client-cert-auth", "--trusted-ca-file", str(self.authority.ca)]
+            argv += [
+                "--cert-file",
+                str(self.server.certificate),
+                "--key-file",
+                str(self.server.key),
+            ]
+            argv += ["--client-cert-auth", "--trusted-ca-file", str(self.authority.file)]
         member.directory.mkdir(parents=True, exist_ok=True)
-        with member.log.open("ab") as log:
+        with member.log.open("ab") as log, member.host.inside():
             member.process = subprocess.Popen(
                 argv,
+                executable=self._program("etcd"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -245,6 +279,8 @@ def running(
     tls: bool = False,
     quota_bytes: int = 0,
     options: Sequence[str] = (),
+    observer: Host | None = None,
+    programs: str = "",
 ) -> Iterator[Etcd]:
     """A cluster of *count* members that serve; killed, and its processes gone, afterwards."""
     hosts = hosts or [Host()] * count
@@ -264,10 +300,16 @@ def running(
         ),
         quota_bytes=quota_bytes,
         authority=authority,
-        server=authority.issue("etcd", "localhost", *{host.address for host in hosts})
+        server=authority.issue(
+            "etcd",
+            common_name="etcd",
+            hosts=["localhost", *{host.address for host in hosts}],
+        )
         if authority
         else None,
         options=tuple(options),
+        observer=observer or Host(),
+        programs=programs,
     )
     try:
         etcd.start()

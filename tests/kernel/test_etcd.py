@@ -26,7 +26,7 @@ from ipam.kv import (
     Replaced,
     Unchanged,
 )
-from tests.kernel.authorities import Authority
+from tests.certificates import Authority
 from tests.kernel.etcd import Etcd, free_ports, running
 from tests.unit.ipam.kv_contract import PREFIX, KVContract, events, key, stream
 
@@ -72,8 +72,8 @@ def with_tls(etcd: Etcd, *, timeout_s: float = TIMEOUT_S) -> EtcdConfig:
     assert etcd.server is not None
     return EtcdConfig(
         endpoints=etcd.urls,
-        ca=etcd.authority.ca,
-        cert=etcd.server.cert,
+        ca=etcd.authority.file,
+        cert=etcd.server.certificate,
         key=etcd.server.key,
         timeout_s=timeout_s,
     )
@@ -119,9 +119,13 @@ class TestTLS:
 
     def test_unknown_authority_is_named(self, secure: Etcd, tmp_path: Path) -> None:
         other = Authority(tmp_path, "another authority")
-        pair = other.issue("client")
+        pair = other.issue("client", common_name="client")
         config = EtcdConfig(
-            endpoints=secure.urls, ca=other.ca, cert=pair.cert, key=pair.key, timeout_s=TIMEOUT_S
+            endpoints=secure.urls,
+            ca=other.file,
+            cert=pair.certificate,
+            key=pair.key,
+            timeout_s=TIMEOUT_S,
         )
 
         text = asyncio.run(refusal(config))
@@ -133,11 +137,11 @@ class TestTLS:
         self, secure: Etcd, tmp_path: Path
     ) -> None:
         assert secure.authority is not None
-        pair = Authority(tmp_path, "another authority").issue("client")
+        pair = Authority(tmp_path, "another authority").issue("client", common_name="client")
         config = EtcdConfig(
             endpoints=secure.urls,
-            ca=secure.authority.ca,
-            cert=pair.cert,
+            ca=secure.authority.file,
+            cert=pair.certificate,
             key=pair.key,
             timeout_s=TIMEOUT_S,
         )
@@ -149,7 +153,7 @@ class TestTLS:
 
     def test_missing_client_certificate_is_named(self, secure: Etcd) -> None:
         assert secure.authority is not None
-        config = EtcdConfig(endpoints=secure.urls, ca=secure.authority.ca, timeout_s=TIMEOUT_S)
+        config = EtcdConfig(endpoints=secure.urls, ca=secure.authority.file, timeout_s=TIMEOUT_S)
 
         text = asyncio.run(refusal(config))
 
@@ -167,7 +171,7 @@ class TestTLS:
         assert secure.authority is not None
         config = EtcdConfig(
             endpoints=(f"https://{single.endpoints[0]}",),
-            ca=secure.authority.ca,
+            ca=secure.authority.file,
             timeout_s=TIMEOUT_S,
         )
 
@@ -189,7 +193,7 @@ class TestTLS:
             assert etcd.authority is not None
             config = with_tls(etcd)
             etcd.kill(0)
-            etcd.server = etcd.authority.issue("bad", *hosts, days=days)
+            etcd.server = etcd.authority.issue("bad", common_name="bad", hosts=hosts, days=days)
             etcd.start(wait=False)
             etcd.wait_for_port(0)
 
@@ -201,11 +205,11 @@ class TestTLS:
         self, secure: Etcd, tmp_path: Path
     ) -> None:
         assert secure.authority is not None
-        expired = secure.authority.issue("short", days=-1.0, file="rotated")
+        expired = secure.authority.issue("rotated", common_name="short", days=-1)
         config = EtcdConfig(
             endpoints=secure.urls,
-            ca=secure.authority.ca,
-            cert=expired.cert,
+            ca=secure.authority.file,
+            cert=expired.certificate,
             key=expired.key,
             timeout_s=TIMEOUT_S,
         )
@@ -217,7 +221,7 @@ class TestTLS:
             try:
                 with pytest.raises(KVUnavailable):
                     await kv.identity()
-                secure.authority.issue("long", file="rotated")
+                secure.authority.issue("rotated", common_name="long")
                 now[0] += 60.0
 
                 assert (await kv.identity()).revision > 0
@@ -228,9 +232,9 @@ class TestTLS:
 
     def test_watch_goes_on_over_a_renewal(self, secure: Etcd) -> None:
         assert secure.authority is not None
-        pair = secure.authority.issue("first", file="renewed")
+        pair = secure.authority.issue("renewed", common_name="first")
         config = EtcdConfig(
-            endpoints=secure.urls, ca=secure.authority.ca, cert=pair.cert, key=pair.key
+            endpoints=secure.urls, ca=secure.authority.file, cert=pair.certificate, key=pair.key
         )
         now = [0.0]
 
@@ -245,7 +249,7 @@ class TestTLS:
                         event = await anext(seen)
                         assert event.entry is not None
                         assert event.entry.value == b"%d" % number
-                        secure.authority.issue("second", file="renewed")
+                        secure.authority.issue("renewed", common_name="second")
                         now[0] += 60.0
             finally:
                 await kv.close()

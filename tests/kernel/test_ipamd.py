@@ -178,7 +178,7 @@ def test_hostile_callers_change_nothing_and_the_rest_is_served(tmp_path: Path, e
             failures = []
             foreign = Authority(tmp_path / "foreign", "foreign").admin()
             strangers: list[tuple[TLSFiles, str, Any]] = [
-                (place.signer.issue("old", uris=["isthmus:node:a"], expired=True), "a", None),
+                (place.signer.issue("old", uris=["isthmus:node:a"], days=-1), "a", None),
                 (TLSFiles(certificate=foreign.certificate, key=foreign.key, ca=place.signer.file),
                  "a", None),
                 (place.signer.node("b"), "a", None),
@@ -221,8 +221,13 @@ def test_what_it_cannot_start_with_ends_it_with_the_reason(tmp_path: Path, etcd:
         broken.tls.key.unlink()
         no_key = broken.run()
         wrong = place.add('colour = "blue"').run()
+        double = place.add()
+        double.directory = running_one.directory
+        shared = double.run()
 
         assert (in_use.returncode, no_key.returncode, wrong.returncode) == (1, 1, 2)
+        assert shared.returncode == 1
+        assert f"{running_one.directory}/state is in use by another ipamd" in shared.stderr
         assert f"cannot listen at {running_one.endpoint}" in in_use.stderr
         assert "ipamd2.key: No such file" in no_key.stderr
         assert "unknown key 'colour'" in wrong.stderr

@@ -74,7 +74,7 @@ def test_the_stamp_tells_an_exchanged_file(tmp_path: Path) -> None:
 def test_what_a_server_would_have_against_a_certificate_is_known(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     good = authority.node("a")
-    expired = authority.issue("old", uris=["isthmus:node:a"], expired=True)
+    expired = authority.issue("old", uris=["isthmus:node:a"], days=-1)
     foreign = replace(good, ca=Authority(tmp_path / "other", "another").file)
 
     assert good.fault() == ""
