@@ -17,7 +17,7 @@ from ipam.etcd import EtcdKV
 from ipam.health import Health
 from ipam.kubernetes import NodeWatch
 from ipam.kv import KV
-from ipam.memory import DaemonMemory
+from ipam.memory import DaemonMemory, kept_from_others
 from ipam.pages import serve
 from ipam.server import Edge, bind, make_server, server_credentials
 from ipam.tls import TLSFiles
@@ -50,11 +50,13 @@ async def _run(config: DaemonConfig, tell: Tell) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    kv = EtcdKV(config.etcd())
-    try:
-        await Daemon(config, kv, tell).run(stopping)
-    finally:
-        await kv.close()
+    with kept_from_others(config.state_dir):
+        remembered = DaemonMemory(config.memory).load()
+        kv = EtcdKV(config.etcd(), cluster_id=remembered.cluster_id if remembered else 0)
+        try:
+            await Daemon(config, kv, tell).run(stopping)
+        finally:
+            await kv.close()
 
 
 class Daemon:

@@ -17,6 +17,7 @@ from aetcd import rpc
 
 from ipam.etcd_config import EtcdConfig
 from ipam.etcd_members import (
+    Exchanged,
     Member,
     Members,
     Metadata,
@@ -47,17 +48,21 @@ PAGE = 1000
 
 
 class EtcdKV:
-    """One client; *chance* gives floats in [0, 1), *clock* monotonic seconds."""
+    """One client; *chance* gives floats in [0, 1), *clock* monotonic seconds.
+
+    *cluster_id* is of the cluster that is expected; 0: whichever answers first.
+    """
 
     def __init__(
         self,
         config: EtcdConfig,
         *,
+        cluster_id: int = 0,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._config = config
-        self._members = Members(config, clock=clock, chance=chance)
+        self._members = Members(config, cluster_id=cluster_id, clock=clock, chance=chance)
         self._chance = chance
         self._known = (0, 0)  # cluster id and term that a watch saw last
 
@@ -146,7 +151,12 @@ class EtcdKV:
                 raise exc.failure.error() from exc
 
     async def identity(self) -> Identity:
-        header = (await self._range(_nothing(self._config.prefix))).header
+        """Also where another cluster is in the place of the former: from now on it is asked."""
+        try:
+            header = (await self._range(_nothing(self._config.prefix))).header
+        except Exchanged as exc:
+            self._members.cluster_id = exc.other.cluster_id
+            return exc.other
         return Identity(header.cluster_id, header.revision)
 
     async def close(self) -> None:
@@ -164,7 +174,8 @@ class EtcdKV:
             if is_compacted(exc.failure):
                 raise Compacted(request.revision + 1) from exc
             if is_of_the_future(exc.failure):
-                raise Replaced((await self.identity()).revision) from exc
+                now = (await self._range(_nothing(self._config.prefix))).header.revision
+                raise Replaced(now) from exc
             raise exc.failure.error() from exc
 
     async def _stream(
@@ -203,17 +214,20 @@ class EtcdKV:
         restored to before *place* would wait in silence until it came by.
         """
 
-        async def ask(member: Member, metadata: Metadata) -> tuple[Any, Member, Metadata]:
-            request = _nothing(prefix)
-            answer = await member.kv.Range(
-                request, timeout=self._config.timeout_s, metadata=metadata
-            )
-            return answer, member, metadata
+        asked: list[tuple[Member, Metadata]] = []
 
-        answer, member, metadata = await _final(self._members.read(ask))
+        async def ask(member: Member, metadata: Metadata) -> Any:
+            asked.append((member, metadata))
+            request = _nothing(prefix)
+            return await member.kv.Range(request, timeout=self._config.timeout_s, metadata=metadata)
+
+        try:
+            answer = await _final(self._members.read(ask))
+        except Exchanged as exc:
+            raise Replaced(exc.other.revision) from exc
         self._known = (answer.header.cluster_id, answer.header.raft_term)
         place.confirm(answer.header)
-        return member, metadata
+        return asked[-1]
 
 
 class _StreamLost(KVUnavailable):

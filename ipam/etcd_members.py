@@ -3,6 +3,9 @@
 A call goes to the member that answered last, and on to the next where that one surely did
 nothing.  Each is asked once, and during an election again for *timeout_s*; so a call ends after
 that much for each member, and once more, at the latest.
+
+An endpoint may come to lead to another cluster.  What is answered there is no answer; where most
+of the endpoints do, the cluster itself was exchanged, and whoever asks `identity` hears it.
 """
 
 import asyncio
@@ -11,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from aetcd import rpc
@@ -19,9 +22,9 @@ from aetcd.rpc import rpc_pb2_grpc
 
 from ipam.etcd_config import EtcdConfig
 from ipam.etcd_refusals import Failure, Meaning
-from ipam.kv import Ambiguous, KVError, KVUnavailable
+from ipam.kv import Ambiguous, Identity, KVError, KVUnavailable
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Any)
 Metadata = tuple[tuple[str, str], ...]
 Call = Callable[["Member", Metadata], Awaitable[T]]
 
@@ -83,8 +86,8 @@ class Member:
         self._retired = True
         await self._close_if_done()
 
-    async def connect(self, within_s: float) -> Failure | None:
-        """Have a connection, or say why there is none.
+    async def connect(self, within_s: float, cluster_id: int) -> Failure | None:
+        """Have a connection to a member of that cluster (0: of any), or say why there is none.
 
         A call sent while its connection is still in the making, and then failed, would not tell
         whether it was sent.
@@ -93,12 +96,21 @@ class Member:
         if state is grpc.ChannelConnectivity.READY:
             return None
         try:
-            # What this read answers does not matter; that it is answered does.
-            await self.kv.Range(rpc.RangeRequest(key=b"\0"), timeout=within_s)
+            # What this read finds does not matter; that it is answered does, and by whom.
+            answer = await self.kv.Range(rpc.RangeRequest(key=b"\0"), timeout=within_s)
         except grpc.aio.AioRpcError as exc:
             if exc.code() in _UNANSWERED:
                 return Failure(self.target, exc.code(), exc.details() or "", is_sent=False)
-        return None
+            return None
+        return self.foreign(answer.header, cluster_id)
+
+    def foreign(self, header: Any, cluster_id: int) -> Failure | None:
+        """What is wrong with *header*, if it is not of that cluster."""
+        if cluster_id in (0, header.cluster_id):
+            return None
+        words = f"it belongs to etcd cluster {header.cluster_id:x}, not to {cluster_id:x}"
+        other = Identity(header.cluster_id, header.revision)
+        return Failure(self.target, grpc.StatusCode.FAILED_PRECONDITION, words, foreign=other)
 
     async def _close_if_done(self) -> None:
         if self._retired and self._users == 0:
@@ -106,16 +118,22 @@ class Member:
 
 
 class Members:
-    """All endpoints of one configuration; *chance* gives floats in [0, 1), *clock* seconds."""
+    """All endpoints of one configuration; *chance* gives floats in [0, 1), *clock* seconds.
+
+    *cluster_id* is of the cluster that is asked, 0 until one has answered.  Calls resolve to
+    answers of etcd's, which have a header.
+    """
 
     def __init__(
         self,
         config: EtcdConfig,
         *,
+        cluster_id: int = 0,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.config = config
+        self.cluster_id = cluster_id
         self._clock = clock
         self._members: list[Member] = []
         self._stamp: object = None
@@ -143,15 +161,18 @@ class Members:
     async def _ask(self, call: Call[T], *, may_repeat: bool) -> T:
         deadline = self._clock() + self.config.timeout_s
         turn = 1
-        while isinstance(answer := await self._round(call, may_repeat), _NoAnswer):
+        cluster_id = self.cluster_id  # should it become another meanwhile, this call is of no use
+        while isinstance(answer := await self._round(call, may_repeat, cluster_id), _NoAnswer):
             wait_s = backoff_s(turn, self._chance)
+            if other := answer.exchanged:
+                raise Exchanged(f"etcd was exchanged for another: {answer.reasons}", other)
             if not answer.is_passing or self._clock() + wait_s > deadline:
                 raise KVUnavailable(f"no etcd member answered: {answer.reasons}")
             await asyncio.sleep(wait_s)
             turn += 1
         return answer
 
-    async def _round(self, call: Call[T], may_repeat: bool) -> "T | _NoAnswer":
+    async def _round(self, call: Call[T], may_repeat: bool, cluster_id: int) -> "T | _NoAnswer":
         """Each member once, the preferred first; one that fails is not preferred again."""
         failures = []
         members = await self._current()
@@ -159,9 +180,10 @@ class Members:
         for turn in range(len(members)):
             number = (first + turn) % len(members)
             async with members[number].used() as member:
-                answer = await self._attempt(member, call)
+                answer = await self._attempt(member, call, cluster_id)
             if not isinstance(answer, Failure):
                 self._preferred = number
+                self.cluster_id = self.cluster_id or answer.header.cluster_id
                 return answer
             if answer.meaning in (Meaning.FINAL, Meaning.TOKEN):
                 raise Refused(answer)
@@ -172,9 +194,9 @@ class Members:
             failures.append(answer)
         return _NoAnswer(tuple(failures))
 
-    async def _attempt(self, member: Member, call: Call[T]) -> T | Failure:
+    async def _attempt(self, member: Member, call: Call[T], cluster_id: int) -> T | Failure:
         """One call to one member; a second one with a new token where the first was stale."""
-        unconnected = await member.connect(self.config.timeout_s)
+        unconnected = await member.connect(self.config.timeout_s, cluster_id)
         if unconnected is not None:
             return unconnected
         token: str | None = None
@@ -185,9 +207,12 @@ class Members:
             token = renewed
             try:
                 metadata = (("token", token),) if token else ()
-                return await call(member, LEADER_WANTED + metadata)
+                answer = await call(member, LEADER_WANTED + metadata)
+                return member.foreign(answer.header, cluster_id) or answer
             except grpc.aio.AioRpcError as exc:
                 failure = Failure(member.target, exc.code(), exc.details() or "")
+            except KVUnavailable as exc:  # a stream that just ended
+                return Failure(member.target, grpc.StatusCode.UNAVAILABLE, str(exc))
             if failure.meaning is not Meaning.TOKEN or not self.config.username:
                 break
         return failure
@@ -252,12 +277,26 @@ class _NoAnswer:
     failures: tuple[Failure, ...]
 
     @property
+    def exchanged(self) -> Identity | None:
+        """The cluster that most of the endpoints lead to, if that is another than it was."""
+        foreign = [failure.foreign for failure in self.failures if failure.foreign]
+        return foreign[0] if 2 * len(foreign) > len(self.failures) else None
+
+    @property
     def is_passing(self) -> bool:
         return any(failure.is_passing for failure in self.failures)
 
     @property
     def reasons(self) -> str:
         return "; ".join(failure.reason for failure in self.failures)
+
+
+class Exchanged(KVUnavailable):
+    """Most endpoints lead to another cluster than they did; nothing was written in ours."""
+
+    def __init__(self, text: str, other: Identity) -> None:
+        super().__init__(text)
+        self.other = other
 
 
 class Refused(KVError):

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from grpc import StatusCode
 
-from ipam.kv import Denied, KVError, LeaseGone, OutOfSpace
+from ipam.kv import Denied, Identity, KVError, LeaseGone, OutOfSpace
 
 LONGEST_REASON = 400
 
@@ -28,16 +28,20 @@ class Meaning(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What one member answered, or gRPC in its place; *is_sent* False: it never got the call."""
+    """What one member answered, or gRPC in its place; *is_sent* False: it never got the call.
+
+    *foreign*: it is a member of that cluster, and not of ours; whatever it did, it did there.
+    """
 
     endpoint: str
     code: StatusCode
     details: str
     is_sent: bool = True
+    foreign: Identity | None = None
 
     @property
     def meaning(self) -> Meaning:
-        if not self.is_sent:
+        if not self.is_sent or self.foreign:
             return Meaning.UNSENT
         if self.code is StatusCode.UNAUTHENTICATED or any(
             text in self.details for text in _STALE_TOKEN

@@ -1,8 +1,10 @@
 """What one ipamd keeps of the store, to notice one that was rolled back, wiped or exchanged."""
 
 import contextlib
+import fcntl
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +19,30 @@ class Remembered:
     generation: str
     revision: int
     counter: int
+
+
+@contextlib.contextmanager
+def kept_from_others(state_dir: Path) -> Iterator[None]:
+    """Hold *state_dir* for this process during the block.
+
+    Two that share one memory would each forget what the other saw.  Raises StoreUnavailable.
+    """
+    path = state_dir / "lock"
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StoreUnavailable(f"cannot open {path}: {exc.strerror}") from exc
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        os.close(fd)
+        raise StoreUnavailable(
+            f"state_dir {state_dir} is in use by another ipamd: each needs one of its own"
+        ) from exc
+    try:
+        yield
+    finally:
+        os.close(fd)
 
 
 class DaemonMemory:

@@ -57,6 +57,17 @@ class _KV(rpc_pb2_grpc.KVServicer):  # type: ignore[misc]
         return await self._member.answer("Txn", request, context)
 
 
+class _Lease(rpc_pb2_grpc.LeaseServicer):  # type: ignore[misc]
+    def __init__(self, member: Scripted) -> None:
+        self._member = member
+
+    async def LeaseKeepAlive(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        """A script's answer is the list of responses of one stream, which then ends."""
+        request = await anext(aiter(requests))
+        for response in await self._member.answer("LeaseKeepAlive", request, context):
+            yield response
+
+
 class _Auth(rpc_pb2_grpc.AuthServicer):  # type: ignore[misc]
     def __init__(self, member: Scripted) -> None:
         self._member = member
@@ -83,6 +94,7 @@ async def member(**scripts: list[Any]) -> AsyncIterator[Scripted]:
     server = grpc.aio.server()
     rpc_pb2_grpc.add_KVServicer_to_server(_KV(scripted), server)
     rpc_pb2_grpc.add_AuthServicer_to_server(_Auth(scripted), server)
+    rpc_pb2_grpc.add_LeaseServicer_to_server(_Lease(scripted), server)
     rpc_pb2_grpc.add_WatchServicer_to_server(_Watch(scripted), server)
     scripted.url = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()

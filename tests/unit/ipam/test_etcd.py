@@ -10,8 +10,8 @@ from grpc import StatusCode
 
 from ipam.etcd import EtcdKV
 from ipam.etcd_config import EtcdConfig
-from ipam.kv import Batch, Compacted, Denied, Replaced
-from tests.unit.ipam.fake_etcd import Scripted, header, member
+from ipam.kv import Batch, Compacted, Denied, Identity, KVUnavailable, Replaced
+from tests.unit.ipam.fake_etcd import CLUSTER, Scripted, header, member
 
 CREATED = rpc.WatchResponse(header=header(), created=True)
 
@@ -154,6 +154,39 @@ def test_store_that_was_replaced_while_a_stream_was_away_ends_the_watch(later: A
         async with member(Range=script, Watch=streams) as first:
             with pytest.raises(Replaced):
                 await batches(first, 2)
+
+    asyncio.run(run())
+
+
+def test_stream_that_ends_before_a_lease_is_kept_is_asked_for_on_the_next_member() -> None:
+    async def run() -> None:
+        kept = rpc.LeaseKeepAliveResponse(header=header(), ID=7, TTL=15)
+        async with member(LeaseKeepAlive=[[]]) as one, member(LeaseKeepAlive=[[kept]]) as other:
+            kv = EtcdKV(EtcdConfig(endpoints=(one.url, other.url)), chance=lambda: 0.0)
+            alive = await kv.keep_alive(7)
+            await kv.close()
+
+            assert alive
+            assert one.methods().count("LeaseKeepAlive") == 1
+
+    asyncio.run(run())
+
+
+def test_exchanged_cluster_is_told_by_a_watch_and_asked_once_it_was_identified() -> None:
+    async def run() -> None:
+        theirs = rpc.RangeResponse(header=header(3, cluster_id=5))
+        async with member(Range=[theirs]) as only:
+            kv = EtcdKV(EtcdConfig(endpoints=(only.url,)), chance=lambda: 0.0, cluster_id=CLUSTER)
+            with pytest.raises(Replaced, match="at revision 3"):
+                await anext(kv.watch("/x/", after=5))
+            with pytest.raises(KVUnavailable, match="belongs to etcd cluster 5, not to 4d"):
+                await kv.get("/x/a")
+            identity = await kv.identity()
+            found = await kv.get("/x/a")
+            await kv.close()
+
+            assert identity == Identity(5, 3)
+            assert found is None
 
     asyncio.run(run())
 

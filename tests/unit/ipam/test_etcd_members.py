@@ -13,7 +13,7 @@ from ipam.etcd import EtcdKV
 from ipam.etcd_config import EtcdConfig
 from ipam.etcd_members import backoff_s
 from ipam.kv import Ambiguous, Denied, KVError, KVUnavailable, Put
-from tests.unit.ipam.fake_etcd import Scripted, header, member
+from tests.unit.ipam.fake_etcd import CLUSTER, Scripted, header, member
 
 NO_LEADER = (StatusCode.UNAVAILABLE, "etcdserver: no leader")
 TIMED_OUT = (StatusCode.UNAVAILABLE, "etcdserver: request timed out")
@@ -34,9 +34,11 @@ class Clock:
         return self.now
 
 
-def kv_of(*members: Scripted, clock: Clock | None = None, **fields: Any) -> EtcdKV:
-    urls = tuple(member.url for member in members)
-    return EtcdKV(EtcdConfig(endpoints=urls, **fields), chance=lambda: 0.0, clock=clock or Clock())
+def kv_of(
+    *members: Scripted, clock: Clock | None = None, cluster_id: int = 0, **fields: Any
+) -> EtcdKV:
+    config = EtcdConfig(endpoints=tuple(member.url for member in members), **fields)
+    return EtcdKV(config, cluster_id=cluster_id, chance=lambda: 0.0, clock=clock or Clock())
 
 
 def test_member_without_a_leader_is_left_for_the_next_and_not_asked_again() -> None:
@@ -90,6 +92,57 @@ def test_lost_answer_to_a_read_is_asked_of_the_next() -> None:
             await kv.close()
 
             assert "Range" in second.methods()
+
+    asyncio.run(run())
+
+
+def test_endpoint_that_leads_to_another_cluster_is_left_for_the_others() -> None:
+    async def run() -> None:
+        theirs = rpc.RangeResponse(header=header(cluster_id=5))
+        async with (
+            member(Range=[theirs], Txn=[DONE]) as foreign,
+            member(Txn=[DONE]) as first,
+            member() as second,
+        ):
+            kv = kv_of(foreign, first, second, cluster_id=CLUSTER)
+            outcome = await kv.commit([], [Put("a", b"")])
+            await kv.close()
+
+            assert outcome.done
+            assert "Txn" not in foreign.methods()
+
+    asyncio.run(run())
+
+
+def test_write_that_another_cluster_answered_did_nothing_in_ours() -> None:
+    """Its connection was there before: only the answer says where it was carried out."""
+
+    async def run() -> None:
+        theirs = rpc.TxnResponse(header=header(12, cluster_id=5), succeeded=True)
+        async with member(Txn=[DONE, theirs]) as first:
+            kv = kv_of(first)
+            await kv.commit([], [Put("a", b"")])
+            with pytest.raises(KVUnavailable, match="exchanged for another"):
+                await kv.commit([], [Put("a", b"")])
+            await kv.close()
+
+    asyncio.run(run())
+
+
+def test_one_endpoint_of_another_cluster_is_named_while_the_rest_is_away() -> None:
+    async def run() -> None:
+        theirs = rpc.RangeResponse(header=header(cluster_id=5))
+        async with (
+            member(Range=[theirs]) as foreign,
+            member(Range=[NO_LEADER]) as first,
+            member(Range=[NO_LEADER]) as second,
+        ):
+            kv = kv_of(
+                foreign, first, second, cluster_id=CLUSTER, clock=Clock(step=1.0), timeout_s=1.0
+            )
+            with pytest.raises(KVUnavailable, match=r"no etcd member answered: .* cluster 5"):
+                await kv.identity()
+            await kv.close()
 
     asyncio.run(run())
 

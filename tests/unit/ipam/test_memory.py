@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from ipam.errors import StoreDamaged, StoreUnavailable
-from ipam.memory import DaemonMemory, Remembered
+from ipam.memory import DaemonMemory, Remembered, kept_from_others
 
 SEEN = Remembered(cluster_id=2**63, generation="g", revision=7, counter=3)
 
@@ -68,3 +68,23 @@ def test_memory_is_synced_before_and_after_it_takes_its_name(
     DaemonMemory(tmp_path / "memory").keep(SEEN)
 
     assert order == ["fsync", "rename", "fsync"]
+
+
+def test_state_directory_is_one_replicas_alone_and_free_afterwards(tmp_path: Path) -> None:
+    with (
+        kept_from_others(tmp_path),
+        pytest.raises(StoreUnavailable, match=r"in use by another ipamd: each needs one"),
+        kept_from_others(tmp_path),
+    ):
+        pass
+
+    with kept_from_others(tmp_path):
+        assert (tmp_path / "lock").exists()
+
+
+def test_state_directory_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreUnavailable, match=r"cannot open .*/none/lock"),
+        kept_from_others(tmp_path / "none"),
+    ):
+        pass
