@@ -4,7 +4,8 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,23 +28,9 @@ def demo(keep: bool) -> None:
     the end, and after Ctrl-C.
     """
     from cli.demo_site import Site
-    from cli.places import find_launcher
-    from dataplane.errors import DataplaneError
 
-    need_root_and(_PROGRAMS)
-    launcher = find_launcher()
-    if launcher is None:
-        raise Problem("the launcher is not built: make launcher")
-    suffix = secrets.token_hex(2)
-    site = Site(suffix, Path(f"/run/isthmus-demo-{suffix}"), launcher)
-    # A terminal that closes, or a service that stops us, must clean up as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with site.undo:
-        try:
-            _play(site)
-        except DataplaneError as exc:
-            raise Problem(str(exc)) from exc
+    with on_stage(Site, _PROGRAMS) as site:
+        _play(site)
         if keep:
             assert site.agent is not None
             site.agent.let_go()
@@ -242,7 +229,32 @@ def title(text: str) -> None:
     click.secho(text, bold=True)
 
 
-def need_root_and(programs: Mapping[str, str]) -> None:
+@contextmanager
+def on_stage(make: Callable[[str, Path, Path], Any], programs: Mapping[str, str]) -> Iterator[Any]:
+    """A site that *make* builds of a suffix, a directory and the launcher; it goes with this.
+
+    Raises Problem for what is missing, and for what of the kernel fails meanwhile.
+    """
+    from cli.places import find_launcher
+    from dataplane.errors import DataplaneError
+
+    _need_root_and(programs)
+    launcher = find_launcher()
+    if launcher is None:
+        raise Problem("the launcher is not built: make launcher")
+    suffix = secrets.token_hex(2)
+    site = make(suffix, Path(f"/run/isthmus-demo-{suffix}"), launcher)
+    # A terminal that closes, or a service that stops us, must clean up as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupted)
+    with site.undo:
+        try:
+            yield site
+        except DataplaneError as exc:
+            raise Problem(str(exc)) from exc
+
+
+def _need_root_and(programs: Mapping[str, str]) -> None:
     """Raises Problem without them; *programs* are what is executed, and the packages it is in."""
     if os.geteuid() != 0:
         raise Problem("the demonstration makes network namespaces, which needs root: use sudo")
@@ -251,5 +263,5 @@ def need_root_and(programs: Mapping[str, str]) -> None:
         raise Problem(f"programs are missing: apt install {' '.join(missing)}")
 
 
-def interrupted(_signal: int, _frame: object) -> NoReturn:
+def _interrupted(_signal: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt

@@ -1,16 +1,13 @@
 """`isthmus demo-cluster`: three hosts with addresses from etcd, and routes between them."""
 
 import json
-import secrets
-import signal
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from cli.answers import Problem
-from cli.demo import interrupted, need_root_and, title
+from cli.demo import on_stage, title
 
 _PROGRAMS = {
     "etcd": "etcd-server",
@@ -30,22 +27,9 @@ def demo_cluster() -> None:
     network of this machine is not touched, and all is removed at the end, and after Ctrl-C.
     """
     from cli.demo_cluster_site import ClusterSite
-    from cli.places import find_launcher
-    from dataplane.errors import DataplaneError
 
-    need_root_and(_PROGRAMS)
-    launcher = find_launcher()
-    if launcher is None:
-        raise Problem("the launcher is not built: make launcher")
-    suffix = secrets.token_hex(2)
-    site = ClusterSite(suffix, Path(f"/run/isthmus-demo-{suffix}"), launcher)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
-    with site.undo:
-        try:
-            _play(site)
-        except DataplaneError as exc:
-            raise Problem(str(exc)) from exc
+    with on_stage(ClusterSite, _PROGRAMS) as site:
+        _play(site)
     click.echo("Everything is removed.")
 
 
