@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.placement import InstallConfig
-from masquerade.model import Settings as MasqueradeConfig
+from masquerade.settings import Settings as MasqueradeConfig
 from net import settings
 from net.address import IPAddress
 from net.settings import ConfigError, LogFormat, LogLevel
-from routing.model import Mode
-from routing.model import Settings as RoutingConfig
+from routing.settings import Mode
+from routing.settings import Settings as RoutingConfig
 
 DEFAULT_PATH = Path("/etc/isthmus/agent.toml")
 

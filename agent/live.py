@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from agent.config import AgentConfig, load
-from masquerade.model import Settings
+from masquerade.settings import Settings
 from net.settings import ConfigError
 
 log = logging.getLogger(__name__)

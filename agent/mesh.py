@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import masquerade.model
 import masquerade.reconciler
+import masquerade.settings
 import routing.model
 import routing.reconciler
 from agent.monitor import is_lost_part
@@ -59,7 +60,7 @@ class Seams:
 
     in_sync: Callable[[], bool]
     frozen: Callable[[], str]
-    settings: Callable[[], masquerade.model.Settings | None]
+    settings: Callable[[], masquerade.settings.Settings | None]
     complaint: Callable[[], str]
     limit_mtu: Callable[[int], None]
     readdressed: Callable[[], None]

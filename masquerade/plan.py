@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_network
 
 from dataplane.nft.objects import Element, NamedSet, element
-from masquerade.model import Settings, Told
+from masquerade.model import Told
 from masquerade.names import KEPT, PODS
+from masquerade.settings import Settings
 from net.address import IPNetwork
 
 _LINK_LOCAL = (IPv4Network("169.254.0.0/16"), IPv6Network("fe80::/10"))

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from dataplane.errors import DataplaneError
 from dataplane.nft.objects import Element
-from masquerade.model import Settings, Told
+from masquerade.model import Told
 from masquerade.plan import plan
+from masquerade.settings import Settings
 
 log = logging.getLogger(__name__)
 

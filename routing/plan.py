@@ -36,7 +36,7 @@ from ipam.calls import TableRow
 from ipam.cluster import BlockState
 from ipam.holdings import OwnBlock, OwnState
 from net.address import IPAddress, IPNetwork
-from routing.model import Direct, Hop, Local, Mode, Peer, Settings, Through
+from routing.model import Direct, Hop, Local, Peer, Through
 from routing.names import (
     NODE_TABLE,
     ROUTE_PRIORITY,
@@ -45,6 +45,7 @@ from routing.names import (
     tunnel_mac,
     tunnel_name,
 )
+from routing.settings import Mode, Settings
 
 Hops = Mapping[tuple[str, int], Hop]
 """How to reach the blocks of a node, by its name and their IP version; none: not at all."""

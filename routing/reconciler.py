@@ -22,7 +22,7 @@ from dataplane.fabric_model import (
     TunnelLink,
 )
 from net.address import IPAddress
-from routing.model import Local, Mode, Settings, Told
+from routing.model import Local, Told
 from routing.plan import (
     hops,
     own_blocks,
@@ -33,6 +33,7 @@ from routing.plan import (
     sources,
     tunnels,
 )
+from routing.settings import Mode, Settings
 
 HOLD_S = 30.0
 _SHOWN = 20

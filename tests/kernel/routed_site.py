@@ -27,11 +27,13 @@ from ipam.calls import PoolRow, TableRow
 from ipam.cluster import BlockState
 from ipam.holdings import OwnBlock
 from masquerade import model as egress
+from masquerade import settings as egress_settings
 from masquerade.names import SKELETON
 from masquerade.reconciler import Reconciler as Masquerader
 from net.address import IPAddress, IPNetwork
-from routing.model import Mode, Settings, Told
+from routing.model import Told
 from routing.reconciler import Outcome, Reconciler
+from routing.settings import Mode, Settings
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
 
@@ -39,7 +41,7 @@ POOLS = (
     PoolRow(name="four", cidr=ip_network("10.80.0.0/16"), masquerade=True),
     PoolRow(name="six", cidr=ip_network("fd80::/64"), masquerade=True),
 )
-_USUAL = egress.Settings()
+_USUAL = egress_settings.Settings()
 OUTSIDE = ("198.51.100.9", "2001:db8:9::9")
 _LINKS = {
     "one": ("192.0.2.254", "2001:db8:1::fe"),
@@ -216,13 +218,17 @@ class Site:
         )
 
 
-def masquerader(host: Host) -> Callable[[egress.Settings | None, tuple[PoolRow, ...]], bool]:
+def masquerader(
+    host: Host,
+) -> Callable[[egress_settings.Settings | None, tuple[PoolRow, ...]], bool]:
     """What keeps the host's translation, to be called with settings and pools."""
     with inside(host.namespace):
         elements = host.site.undo.enter_context(Elements())
     keeper = Masquerader(NftTable(SKELETON, NftRunner(), elements))
 
-    def keep(settings: egress.Settings | None = _USUAL, pools: tuple[PoolRow, ...] = POOLS) -> bool:
+    def keep(
+        settings: egress_settings.Settings | None = _USUAL, pools: tuple[PoolRow, ...] = POOLS
+    ) -> bool:
         with inside(host.namespace):
             return keeper.reconcile(egress.Told(pools=pools, rows=host.site.rows), settings)
 

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from masquerade.model import Settings
-from routing.model import Mode
+from masquerade.settings import Settings
+from routing.settings import Mode
 from tests.kernel.conftest import Namespace
 from tests.kernel.routed_site import (
     OUTSIDE,

@@ -13,8 +13,8 @@ import pytest
 from dataplane import rtnl
 from ipam.calls import TableRow
 from ipam.cluster import BlockState
-from routing.model import Mode
 from routing.reconciler import Outcome, clear
+from routing.settings import Mode
 from tests.kernel.conftest import Namespace
 from tests.kernel.routed_site import Site, heard, listening, routed_site, standard
 from tests.kernel.sockets import Echo, ask, inside

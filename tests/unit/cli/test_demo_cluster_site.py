@@ -12,7 +12,7 @@ def test_every_host_has_its_own_of_everything() -> None:
     assert [site.addresses(host)[0] for host in HOSTS] == [
         "192.0.2.1/24",
         "192.0.2.2/24",
-        "192.0.2.3/24",
+        "198.51.100.3/24",
     ]
     assert len({site.socket(host) for host in HOSTS} | {site.state(host) for host in HOSTS}) == 6
 
