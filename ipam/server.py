@@ -63,6 +63,10 @@ _OPTIONS = (
     ("grpc.max_connection_age_ms", 3_600_000),
     ("grpc.max_connection_age_grace_ms", 10_000),
     ("grpc.so_reuseport", 0),
+    # By default gRPC throws dice over each call once a thousand wait to be looked at: all nodes
+    # of a large cluster come at once when they find their ipamd again.
+    ("grpc.server.max_pending_requests", 16_384),
+    ("grpc.server.max_pending_requests_hard_limit", 16_384),
 )
 _STATUS: dict[type[IPAMError], grpc.StatusCode] = {
     refusals.Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -277,10 +281,7 @@ class Edge:
 
 def make_server(edge: Edge, health: Health, *, max_calls: int) -> aio.Server:
     """A server that has yet to be bound to an address, with every buffer bounded."""
-    # By default gRPC throws dice over each call once a thousand wait to be taken: all nodes of a
-    # large cluster come at once when they find their ipamd again.
-    waiting = [(f"grpc.server.max_pending_requests{end}", max_calls) for end in ("", "_hard_limit")]
-    server = aio.server(options=[*_OPTIONS, *waiting], maximum_concurrent_rpcs=max_calls)
+    server = aio.server(options=_OPTIONS, maximum_concurrent_rpcs=max_calls)
     server.add_generic_rpc_handlers((_handlers(edge), health.handlers()))
     return server
 

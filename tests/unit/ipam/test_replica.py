@@ -173,6 +173,7 @@ def test_streams_tell_nodes_that_the_store_is_there_again(cluster: Site) -> None
                 seen.append(update)
 
         await until(lambda: authority.replica.synced)
+        authority.replica.feed.flush()
         following = asyncio.create_task(follow())
         await until(lambda: bool(seen))
         authority.replica.synced = False
