@@ -8,9 +8,8 @@ from pathlib import Path
 import click
 
 from tools.kind import cluster, engine, lock, way
-from tools.kind.cluster import Recipe
 from tools.kind.node import Containerd
-from tools.kind.places import KUBECONFIG, ROOT
+from tools.kind.places import KUBECONFIG
 from tools.kind.progress import KindError, say
 
 
@@ -26,7 +25,7 @@ def kind() -> None:
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
-    default=ROOT / "kind-config.yaml",
+    default=way.DEFAULT_CONFIG,
     help="kind's configuration of the cluster.",
 )
 @click.option(
@@ -39,8 +38,7 @@ def kind() -> None:
 def up(config: Path, containerd: str) -> None:
     """Bring the cluster up; nothing happens where it is."""
     with lock.held():
-        own, image = way.prepare(way.chosen(), Containerd(containerd))
-        cluster.ensure(own, Recipe(config, image))
+        way.bring_up(config, Containerd(containerd))
     say("the cluster is up; `python -m tools.kind run -- kubectl get nodes` asks it")
 
 

@@ -24,6 +24,11 @@ class Tree:
     def path(self) -> Path:
         return DEBIAN / self.name
 
+    @property
+    def stamp(self) -> Path:
+        """Says what the folder was made of."""
+        return DEBIAN / f"{self.name}.packages"
+
 
 NODE = Tree(
     "node",
@@ -46,13 +51,12 @@ TOOLS = Tree(
 
 def ensure(tree: Tree) -> Path:
     """Return the folder of *tree*, made if it is not there with just these packages."""
-    stamp = tree.path.with_suffix(".packages")
     wanted = "\n".join((SUITE, *tree.packages))
-    if tree.path.is_dir() and stamp.exists() and stamp.read_text() == wanted:
+    if tree.path.is_dir() and tree.stamp.exists() and tree.stamp.read_text() == wanted:
         return tree.path
     DEBIAN.mkdir(parents=True, exist_ok=True)
     with step(f"Debian tree {tree.name}: {len(tree.packages)} packages (about 25 s)"):
-        stamp.unlink(missing_ok=True)
+        tree.stamp.unlink(missing_ok=True)
         scratch = Path(mkdtemp(dir=DEBIAN, prefix=f".{tree.name}-"))
         try:
             run(*mmdebstrap(tree, scratch / "tree"))
@@ -60,7 +64,7 @@ def ensure(tree: Tree) -> Path:
                 shutil.rmtree(scratch / "tree" / cache, ignore_errors=True)
             shutil.rmtree(tree.path, ignore_errors=True)
             (scratch / "tree").rename(tree.path)
-            stamp.write_text(wanted)
+            tree.stamp.write_text(wanted)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return tree.path

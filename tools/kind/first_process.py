@@ -17,7 +17,7 @@ OVERLAID = ("/etc", "/opt", "/usr/lib")  # keys, containerd's folder, /lib/modul
 FIT_RUNTIME = Path(__file__).with_name("fit_runtime.py")
 
 # Networks of docker's, which exist in these namespaces only.
-BRIDGE = "172.31.255.1/24"
+BRIDGE = "172.31.255.1"
 POOL = "base=172.30.0.0/16,size=24"
 
 
@@ -47,7 +47,9 @@ def dockerd(socket: str, data: str, group: str) -> list[str]:
         "--default-runtime=fit",
         "--storage-driver=overlay2",
         "--oom-score-adjust=0",
-        f"--bip={BRIDGE}",
+        f"--bip={BRIDGE}/24",
+        # Nobody answers there, and says so at once: names of the world outside do not exist.
+        f"--dns={BRIDGE}",
         f"--default-address-pool={POOL}",
     ]
 

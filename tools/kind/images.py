@@ -1,13 +1,15 @@
 """Images of a node: Kubernetes' components, and what tests run in pods, around our own programs."""
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tools.kind import archive, versions
 from tools.kind.archive import Content, Image
-from tools.kind.places import PROGRAMS
-from tools.kind.progress import run
+from tools.kind.debian import TOOLS
+from tools.kind.places import IMAGES, PROGRAMS, digest_of
+from tools.kind.progress import run, step
 
 REGISTRY = "registry.k8s.io"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -57,16 +59,26 @@ def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content
     ]
 
 
-def write(directory: Path, debian: Path) -> list[Path]:
-    """Write the archives of all images into *directory*; *debian* is the tree of the tools."""
+def ensure(debian: Path) -> Path:
+    """Return the archive of all images, written unless made from just this.
+
+    *debian* is the tree that the images of tools are made of.
+    """
+    path = IMAGES / f"{_digest()}.tar"
+    if path.exists():
+        return path
     version = versions.kubernetes()
-    with TemporaryDirectory() as scratch:
+    with (
+        step("images of Kubernetes' components and of test programs (about 15 s)"),
+        TemporaryDirectory() as scratch,
+    ):
+        shutil.rmtree(IMAGES, ignore_errors=True)
         pause = Path(scratch, "pause")
         run("musl-gcc", "-static", "-Os", "-s", "-o", pause, PAUSE_SOURCE)
-        archive.write(directory / "components.tar", components(version, pause))
         layer = archive.tree(debian, NOT_IN_IMAGES)
-        archive.write(directory / "tools.tar", tools(version, layer, _tls(Path(scratch))))
-    return [directory / "components.tar", directory / "tools.tar"]
+        tls = _tls(Path(scratch))
+        archive.write(path, [*components(version, pause), *tools(version, layer, tls)])
+    return path
 
 
 def _program(tag: str, path: str, program: str, more: Mapping[str, Content] | None = None) -> Image:
@@ -76,6 +88,12 @@ def _program(tag: str, path: str, program: str, more: Mapping[str, Content] | No
         **(more or {}),
     }
     return Image(tags=(f"{REGISTRY}/{tag}",), layers=(layer,), entrypoint=(f"/{path}",))
+
+
+def _digest() -> str:
+    sources = [Path(__file__).with_name(f"{name}.py") for name in ("archive", "images", "versions")]
+    stamps = [PROGRAMS / f".{name}" for name in ("coredns", "etcd", "kubernetes")]
+    return digest_of(*sources, *stamps, PAUSE_SOURCE, TOOLS.stamp)
 
 
 def _tls(scratch: Path) -> dict[str, Content]:

@@ -1,17 +1,18 @@
 """The node image: a Debian tree, Kubernetes, containerd, and all images that a new node needs."""
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from subprocess import PIPE, Popen
 from tempfile import mkdtemp
 
 from tools.kind import debian, images, versions
+from tools.kind.debian import NODE, TOOLS
 from tools.kind.engine import Engine
-from tools.kind.places import BUILD, DEBIAN, IMAGES, PROGRAMS
+from tools.kind.places import BUILD, PROGRAMS, digest_of
 from tools.kind.progress import KindError, run, step
 
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ CHANGES = (
     "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 )
 
-# The node's own containerd, briefly, without what makes it a node's; $@ are archives in /mnt.
+# The node's own containerd, briefly, without what makes it a node's.
 IMPORT = r"""
 set -eu
 cat > /run/import.toml <<'END'
@@ -62,7 +63,7 @@ for attempt in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.5
 done
 c() { ctr --namespace k8s.io "$@"; }
-for archive; do c images import --no-unpack --all-platforms "$archive" > /dev/null; done
+c images import --no-unpack --all-platforms /run/images.tar > /dev/null
 # The kubelet must not collect what it cannot fetch again.
 for name in $(c images ls -q); do c images label "$name" io.cri-containerd.pinned=pinned; done
 kill $daemon
@@ -71,12 +72,11 @@ wait $daemon || true
 # The folder is a root of its own, in namespaces that take everything down with them.
 INSIDE = """
 set -eu
-root=$1 archives=$2
-shift 2
-mount -t proc proc "$root/proc"
-mount -t tmpfs tmpfs "$root/run"
-mount --bind "$archives" "$root/mnt"
-exec chroot "$root" /bin/sh -c "$@"
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/run"
+touch "$1/run/images.tar"
+mount --bind "$2" "$1/run/images.tar"
+exec chroot "$1" /bin/sh -c "$3"
 """
 
 
@@ -89,19 +89,19 @@ class Containerd(StrEnum):
 
 def ensure(engine: Engine, containerd: Containerd) -> str:
     """Return the tag of the node image in *engine*, built there unless made from just this."""
-    trees = [debian.ensure(tree) for tree in (debian.NODE, debian.TOOLS)]
-    tag = f"isthmus-node:{versions.kubernetes()}-containerd-{containerd}-{_inputs()}"
+    tree = debian.ensure(NODE)
+    archive = images.ensure(debian.ensure(TOOLS))
+    tag = f"isthmus-node:{versions.kubernetes()}-containerd-{containerd}-{_inputs(archive)}"
     if engine.run("docker", "images", "--quiet", tag):
         return tag
     BUILD.mkdir(parents=True, exist_ok=True)
     scratch = Path(mkdtemp(dir=BUILD, prefix=".node-"))
     try:
-        with step("images of Kubernetes' components and of test programs (about 20 s)"):
-            archives = images.write(IMAGES, trees[1])
         with step("node image (about 20 s)"):
-            assemble(trees[0], scratch / "root", containerd)
-            _import_images(scratch / "root", archives)
+            assemble(tree, scratch / "root", containerd)
+            _import_images(scratch / "root", archive)
             _import_node(engine, scratch / "root", tag)
+        _remove_older(engine, tag)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return tag
@@ -141,10 +141,9 @@ def _link_units(units: Path) -> None:
         link.symlink_to(target)
 
 
-def _import_images(root: Path, archives: list[Path]) -> None:
-    inside = [f"/mnt/{archive.name}" for archive in archives]
+def _import_images(root: Path, archive: Path) -> None:
     unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-    run(*unshare, "sh", "-c", INSIDE, "sh", root, IMAGES, IMPORT, "sh", *inside)
+    run(*unshare, "sh", "-c", INSIDE, "sh", root, archive, IMPORT)
 
 
 def _import_node(engine: Engine, root: Path, tag: str) -> None:
@@ -161,15 +160,18 @@ def _import_node(engine: Engine, root: Path, tag: str) -> None:
         raise KindError(f"docker import of the node image failed: {said.decode(errors='replace')}")
 
 
-def _inputs() -> str:
+def _remove_older(engine: Engine, tag: str) -> None:
+    # Each is 700 MB; one that a cluster still runs is refused, and goes the next time.
+    family = tag.rpartition("-")[0]
+    listed = ("docker", "images", "--format={{.Repository}}:{{.Tag}}", "isthmus-node")
+    for name in engine.run(*listed).split():
+        if name.startswith(family) and name != tag:
+            with suppress(KindError):
+                engine.run("docker", "rmi", name)
+
+
+def _inputs(archive: Path) -> str:
     """Return a digest of what the node image is made from, but for its containerd."""
-    digest = hashlib.sha256()
-    stamps = [
-        PROGRAMS / f".{name}" for name in ("cni", "containerd", "coredns", "etcd", "kubernetes")
-    ]
-    packages = sorted(DEBIAN.glob("*.packages"))
-    sources = [HERE / f"{name}.py" for name in ("archive", "images", "node", "versions")]
+    stamps = [PROGRAMS / f".{name}" for name in ("cni", "containerd", "kubernetes")]
     files = sorted(path for path in FILES.rglob("*") if path.is_file())
-    for path in (*stamps, *packages, *sources, *files):
-        digest.update(f"{path.name} {path.stat().st_mode:o}\n".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest_of(Path(__file__), NODE.stamp, *stamps, *files) + archive.stem

@@ -1,5 +1,6 @@
 """Where everything of the cluster lies: below build/kind, so that nothing else needs cleaning."""
 
+import hashlib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -16,3 +17,11 @@ RUN = BUILD / "run"
 DEBIAN = BUILD / "debian"
 IMAGES = BUILD / "images"
 DOCKER_DATA = BUILD / "docker"
+
+
+def digest_of(*files: Path) -> str:
+    """Return a digest of the names, modes and contents of *files*, fit for a file's name."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.name} {path.stat().st_mode:o}\n".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]

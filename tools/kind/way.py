@@ -4,8 +4,11 @@ import os
 import shutil
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 
-from tools.kind import engine, node, versions
+from tools.kind import cluster, node, versions
+from tools.kind import engine as engines
+from tools.kind.cluster import Recipe
 from tools.kind.engine import Engine
 from tools.kind.node import Containerd
 from tools.kind.places import PROGRAMS, ROOT
@@ -20,6 +23,7 @@ class Way(StrEnum):
 
 
 VARIABLE = "ISTHMUS_KIND"
+DEFAULT_CONFIG = ROOT / "kind-config.yaml"
 
 
 def chosen(environment: Mapping[str, str] = os.environ) -> Way:
@@ -28,7 +32,7 @@ def chosen(environment: Mapping[str, str] = os.environ) -> Way:
         if named not in set(Way):
             raise KindError(f"{VARIABLE}={named}: must be one of {', '.join(Way)}")
         return Way(named)
-    if engine.running() is None and _docker_gets(versions.STOCK_NODE_IMAGE):
+    if engines.running() is None and _docker_gets(versions.STOCK_NODE_IMAGE):
         return Way.STOCK
     return Way.BUILT
 
@@ -42,22 +46,29 @@ def prepare(way: Way, containerd: Containerd) -> tuple[Engine, str]:
                     raise KindError(
                         f"{program} is not installed; see {VARIABLE} in docs/testing.md"
                     )
-            return engine.machines(), versions.STOCK_NODE_IMAGE
+            return engines.machines(), versions.STOCK_NODE_IMAGE
         case Way.BUILT:
             if os.geteuid() != 0:
                 raise KindError("a container engine needs root: run this as root")
             run(ROOT / "tools" / "setup.sh", "kind", timeout=3600)
-            own = engine.start()
+            own = engines.start()
             return own, node.ensure(own, containerd)
+
+
+def bring_up(config: Path = DEFAULT_CONFIG, containerd: Containerd = Containerd.BUILT) -> Engine:
+    """Return the engine with the cluster of *config* in it; nothing happens where it is up."""
+    engine, image = prepare(chosen(), containerd)
+    cluster.ensure(engine, Recipe(config, image))
+    return engine
 
 
 def current() -> Engine:
     """Return the engine that the cluster is in: our own where that runs, else the machine's."""
-    return engine.start() if engine.running() is not None else engine.machines()
+    return engines.start() if engines.running() is not None else engines.machines()
 
 
 def _docker_gets(image: str) -> bool:
-    docker = engine.machines()
+    docker = engines.machines()
     try:
         docker.run("docker", "version", timeout=10)
         with step(f"node image {image.partition('@')[0]}"):

@@ -1,0 +1,94 @@
+"""A real cluster as tests use it: kubectl, its nodes, its pods."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tools.kind import cluster as kind
+from tools.kind.engine import Engine
+from tools.kind.places import KUBECONFIG
+
+AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.56"
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The cluster of an engine.  What fails raises KindError with all that the program said."""
+
+    engine: Engine
+
+    @property
+    def nodes(self) -> list[str]:
+        """Names of the nodes, sorted: the control plane is the first."""
+        return kind.nodes(self.engine)
+
+    def kubectl(self, *arguments: str, stdin: str = "", timeout: float = 120) -> str:
+        """Return the output of kubectl."""
+        command = ("kubectl", f"--kubeconfig={KUBECONFIG}", *arguments)
+        return self.engine.run(*command, stdin=stdin, timeout=timeout)
+
+    def get(self, *arguments: str) -> Any:
+        """Return what `kubectl get` says of objects."""
+        return json.loads(self.kubectl("get", *arguments, "--output=json"))
+
+    def apply(self, *manifests: Manifest) -> None:
+        """Create the objects, or change them to this."""
+        objects = {"apiVersion": "v1", "kind": "List", "items": manifests}
+        self.kubectl("apply", "--server-side", "--filename=-", stdin=json.dumps(objects))
+
+    def wait(self, condition: str, *arguments: str, seconds: int = 90) -> None:
+        """Wait until the objects have *condition*, as `kubectl wait --for` understands it."""
+        self.kubectl(
+            *("wait", f"--for={condition}", f"--timeout={seconds}s", *arguments),
+            timeout=seconds + 10,
+        )
+
+    def on_node(self, node: str, *argv: str, stdin: str = "", timeout: float = 120) -> str:
+        """Return the output of a program that runs on a node."""
+        command = ("docker", "exec", "--interactive", node, *argv)
+        return self.engine.run(*command, stdin=stdin, timeout=timeout)
+
+    def in_pod(self, pod: str, *argv: str, namespace: str = "default", timeout: float = 60) -> str:
+        """Return the output of a program that runs in the first container of a pod."""
+        command = ("exec", f"--namespace={namespace}", pod, "--", *argv)
+        return self.kubectl(*command, timeout=timeout)
+
+    def load(self, archive: Path) -> None:
+        """Put the images of a docker-archive into every node."""
+        kind.load(self.engine, archive)
+
+
+def pod(
+    name: str, node: str, *arguments: str, labels: Mapping[str, str] | None = None, **spec: Any
+) -> Manifest:
+    """Return a pod on *node* that runs agnhost with *arguments*; *spec* is added to its own."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": name, **(labels or {})}},
+        "spec": {
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 1,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [{"name": "agnhost", "image": AGNHOST, "args": list(arguments)}],
+            **spec,
+        },
+    }
+
+
+def service(name: str, port: int, target: int, **spec: Any) -> Manifest:
+    """Return a Service for the pods whose label app is *name*."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"app": name},
+            "ports": [{"port": port, "targetPort": target}],
+            **spec,
+        },
+    }

@@ -1,0 +1,37 @@
+"""The cluster that tests run on: one at a time, brought up where it is not."""
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster import reference
+from tests.cluster.cluster import Cluster
+from tools.kind import lock, way
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """The default cluster, nobody else's while the tests run; it stays up for the next run."""
+    with lock.held():
+        yield Cluster(way.bring_up())
+
+
+@pytest.fixture(scope="module")
+def reference_network(cluster: Cluster) -> Iterator[list[reference.Node]]:
+    """The cluster with the reference's network and kube-proxy."""
+    try:
+        nodes = reference.install(cluster)
+        reference.install_kube_proxy(cluster)
+        yield nodes
+    finally:
+        reference.remove_kube_proxy(cluster)
+        reference.remove(cluster)
+
+
+@pytest.fixture(autouse=True)
+def _state_of_what_failed(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
+    failed = request.session.testsfailed
+    yield
+    if request.session.testsfailed > failed:
+        sys.stdout.write(cluster.kubectl("get", "nodes,pods", "--all-namespaces", "-owide"))
