@@ -1,7 +1,7 @@
 """How commands speak: tables for people, JSON for programs, one exit status for each outcome."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NoReturn
 
@@ -9,6 +9,9 @@ import click
 
 from agent.config import AgentConfig, load
 from net.settings import ConfigError
+
+Columns = Mapping[str, Callable[[Any], object]]
+"""Headings, and what of a row stands under each."""
 
 
 class Exit(IntEnum):
@@ -83,6 +86,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     with console.capture() as captured:
         console.print(table)
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def print_rows(
+    rows: Sequence[Any],
+    columns: Columns,
+    *,
+    as_json: bool,
+    empty: str,
+) -> None:
+    """Print *rows* as they are, or of each what *columns* take from it."""
+    if as_json:
+        print_json(rows)
+        return
+    cells = [[of(row) for of in columns.values()] for row in rows]
+    print_table(tuple(columns), cells, empty=empty)
 
 
 def note(text: str) -> None:

@@ -151,7 +151,10 @@ def release(  # noqa: PLR0917 - click passes each by its name
         from cli.cluster_check import release_block
 
         release_block(need_cluster(ipamd, identity), wanted)
-        click.echo(f"released block {wanted}")
+        if as_json:
+            print_json({"block": wanted})
+        else:
+            click.echo(f"released block {wanted}")
         return
     answer = ask_agent(socket, {"op": "ipam-release", "wanted": wanted, "force": force})
     released: dict[str, Any] = answer["released"]

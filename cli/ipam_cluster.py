@@ -1,12 +1,38 @@
 """`isthmus ipam`, of a whole cluster: begin it, look at it, and take nodes out of it."""
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.answers import json_option, print_json, print_table
+from cli.answers import Columns, json_option, print_json, print_rows, print_table
 from cli.cluster import cluster_options, need_cluster
+
+_BLOCK: Columns = {
+    "BLOCK": itemgetter("cidr"),
+    "NODE": itemgetter("node"),
+    "POOL": itemgetter("pool"),
+    "STATE": itemgetter("state"),
+    "EPOCH": itemgetter("epoch"),
+}
+_NODE: Columns = {
+    "NODE": itemgetter("name"),
+    "STATE": itemgetter("state"),
+    "ALIVE": lambda row: "yes" if row["alive"] else "no",
+    "EPOCH": itemgetter("epoch"),
+    "ADDRESSES": lambda row: " ".join(row["addresses"]),
+    "BLOCKS": lambda row: " ".join(row["blocks"]),
+    "FENCED BY": itemgetter("fenced_by"),
+}
+_LEASE: Columns = {
+    "ADDRESSES": lambda row: " ".join(row["addresses"]),
+    "POD": itemgetter("pod"),
+    "NODE": itemgetter("node"),
+    "NETWORK": itemgetter("network"),
+    "CONTAINER": lambda row: row["container_id"][:12],
+    "INTERFACE": itemgetter("ifname"),
+}
 
 
 @click.command()
@@ -44,11 +70,7 @@ def blocks(
         for row in need_cluster(ipamd, identity).show("blocks")
         if node in (None, row["node"]) and pool in (None, row["pool"])
     ]
-    if as_json:
-        print_json(rows)
-        return
-    cells = [[row[key] for key in ("cidr", "node", "pool", "state", "epoch")] for row in rows]
-    print_table(("BLOCK", "NODE", "POOL", "STATE", "EPOCH"), cells, empty="No block is held.")
+    print_rows(rows, _BLOCK, as_json=as_json, empty="No block is held.")
 
 
 @click.command()
@@ -57,23 +79,7 @@ def blocks(
 def nodes(ipamd: str | None, identity: Path, as_json: bool) -> None:
     """Show the nodes, and what they have."""
     rows = need_cluster(ipamd, identity).show("nodes")
-    if as_json:
-        print_json(rows)
-        return
-    cells = [
-        (
-            row["name"],
-            row["state"],
-            "yes" if row["alive"] else "no",
-            row["epoch"],
-            " ".join(row["addresses"]),
-            " ".join(row["blocks"]),
-            row["fenced_by"],
-        )
-        for row in rows
-    ]
-    columns = ("NODE", "STATE", "ALIVE", "EPOCH", "ADDRESSES", "BLOCKS", "FENCED BY")
-    print_table(columns, cells, empty="No node has registered.")
+    print_rows(rows, _NODE, as_json=as_json, empty="No node has registered.")
 
 
 @click.command()
@@ -86,10 +92,7 @@ def who(pod: str, ipamd: str | None, identity: Path, as_json: bool) -> None:
     From what nodes have told of their leases, which may lag behind by a second or an outage.
     """
     rows = need_cluster(ipamd, identity).show("pod", pod)
-    if as_json:
-        print_json(rows)
-        return
-    print_leases(rows, empty=f"No node has told of a pod {pod}.")
+    print_leases(rows, as_json=as_json, empty=f"No node has told of a pod {pod}.")
 
 
 @click.command()
@@ -168,18 +171,6 @@ def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> 
     print_table(("SETTING", "VALUE"), sorted(present.items()), empty="")
 
 
-def print_leases(rows: list[dict[str, Any]], *, empty: str) -> None:
+def print_leases(rows: list[dict[str, Any]], *, as_json: bool = False, empty: str) -> None:
     """Leases as nodes told them."""
-    cells = [
-        (
-            " ".join(row["addresses"]),
-            row["pod"],
-            row["node"],
-            row["network"],
-            row["container_id"][:12],
-            row["ifname"],
-        )
-        for row in rows
-    ]
-    columns = ("ADDRESSES", "POD", "NODE", "NETWORK", "CONTAINER", "INTERFACE")
-    print_table(columns, cells, empty=empty)
+    print_rows(rows, _LEASE, as_json=as_json, empty=empty)

@@ -2,22 +2,33 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_network
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cli.answers import json_option, print_json, print_table
+from cli.answers import Columns, json_option, print_rows
 from cli.cluster import cluster_options, need_cluster
 from cli.install import Subnet
 from ipam.cluster import Pool, PoolState
 from ipam.pools import DEFAULT_LENGTH
 from net.address import IPNetwork
 
-_COLUMNS = (
-    *("POOL", "CIDR", "BLOCKS OF", "STATE", "ORDER", "MASQUERADED"),
-    *("FOR NODES WITH", "BLOCKS", "FREE"),
-)
+_COLUMNS: Columns = {
+    "POOL": itemgetter("name"),
+    "CIDR": itemgetter("cidr"),
+    "BLOCKS OF": lambda row: f"/{row['block_length']}",
+    "STATE": itemgetter("state"),
+    "ORDER": itemgetter("order"),
+    "MASQUERADED": lambda row: "yes" if row["masquerade"] else "no",
+    "FOR NODES WITH": lambda row: (
+        ",".join(f"{key}={value}" for key, value in sorted(row["selector"].items())) or "any"
+    ),
+    "RESERVED": lambda row: " ".join(row["reservations"]),
+    "BLOCKS": itemgetter("blocks"),
+    "FREE": itemgetter("free"),
+}
 
 
 class Labels(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -51,24 +62,8 @@ def pools() -> None:
 def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
     """Show the pools, and how many blocks are free."""
     rows = need_cluster(ipamd, identity).show("pools")
-    if as_json:
-        print_json(rows)
-        return
-    cells = [
-        (
-            row["name"],
-            row["cidr"],
-            f"/{row['block_length']}",
-            row["state"],
-            row["order"],
-            "yes" if row["masquerade"] else "no",
-            ",".join(f"{key}={value}" for key, value in sorted(row["selector"].items())) or "any",
-            row["blocks"],
-            row["free"],
-        )
-        for row in rows
-    ]
-    print_table(_COLUMNS, cells, empty="No pool: isthmus ipam pools create NAME CIDR")
+    empty = "No pool: isthmus ipam pools create NAME CIDR"
+    print_rows(rows, _COLUMNS, as_json=as_json, empty=empty)
 
 
 @pools.command()
