@@ -129,7 +129,7 @@ def test_a_conversation_that_pauses_goes_on_once_the_table_is_streamed_again(
     async def scene() -> None:
         await site.open()
         async with running(site):
-            await until(lambda: site.ipamd.of(Mirror))
+            await until(lambda: site.ipamd.of(Mirror) and len(site.states()) == 2)
             site.ipamd.mirror = fail  # type: ignore[method-assign]
             site.give(1)
             await until(lambda: site.talk.condition.failures)
