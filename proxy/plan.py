@@ -14,7 +14,7 @@ from net.address import IPAddress
 from proxy.choose import choose
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServicePort, TrafficPolicy
 from proxy.slots import assign
-from proxy.tables import CLASSES, LOCAL_SLOT, MAPS, Maps, class_of
+from proxy.tables import CLASSES, LOCAL_SLOT, MAPS, Maps, class_of, timeout_chain
 
 
 class Backend(NamedTuple):
@@ -286,6 +286,8 @@ def _remembered(
 ) -> Iterator[Element]:
     if not service.affinity_s:
         return
-    yield element(affinity_of, where, (f"timeout-{service.affinity_s}",))
+    is_nodeport = affinity_of.name.startswith("nodeport-")
+    chain = timeout_chain(service.affinity_s, is_nodeport=is_nodeport)
+    yield element(affinity_of, where, (chain,))
     for backend in backends:
         yield element(valid, (*where, *backend))

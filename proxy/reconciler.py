@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 from dataplane.errors import DataplaneError
 from dataplane.nft.objects import Element, Family
 from net.address import IPAddress
+from proxy import affinity
+from proxy.affinity import Affinity
 from proxy.claims import Claims
 from proxy.model import Endpoints, NodeView, Service, ServiceName
 from proxy.plan import Frontend, Planned, elements, frontends, hairpin, node_elements, plan
@@ -21,12 +23,11 @@ PER_TRANSACTION = 400
 _FAMILIES = {Family.IP: 4, Family.IP6: 6}
 
 
-class Table(Protocol):
+class Table(affinity.Table, Protocol):
     """One family's table, as dataplane.nft.table.NftTable; raises DataplaneError."""
 
     def observe(self) -> frozenset[Element] | None: ...
     def replace(self, elements: Collection[Element]) -> None: ...
-    def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None: ...
 
 
 class Wanted(NamedTuple):
@@ -51,6 +52,7 @@ class Reconciler:
 
     def __init__(self, tables: Mapping[int, Table], node: NodeView) -> None:
         self._tables = tables
+        self._affinity = {version: Affinity(table, version) for version, table in tables.items()}
         self._node = node
         self._claims = Claims()
         self._wanted: dict[ServiceName, Wanted] = {}
@@ -80,10 +82,11 @@ class Reconciler:
             found = table.observe()
             if found is None:
                 table.replace([])
+            self._affinity[version].look_again()
             changes = list(_changes(found or (), goal))
             mended += len(changes)
             for some in _chunks(changes):
-                self._apply(table, some)
+                self._apply(version, some)
         return mended
 
     def change(self, news: Mapping[ServiceName, Wanted | None]) -> None:
@@ -163,10 +166,10 @@ class Reconciler:
     def _try(self, changes: Mapping[ServiceName, Collection[Change]]) -> None:
         """Apply the changes of several Services; where that fails, of each by itself."""
         try:
-            for version, table in self._tables.items():
+            for version in self._tables:
                 of = [c for each in changes.values() for c in each if _version_of(c) == version]
                 for some in _chunks(of):
-                    self._apply(table, some)
+                    self._apply(version, some)
         except DataplaneError as exc:
             if len(changes) == 1:
                 (name,) = changes
@@ -179,11 +182,12 @@ class Reconciler:
             for name in changes:
                 self.refused.pop(name, None)
 
-    def _apply(self, table: Table, changes: Collection[Change]) -> None:
-        table.apply(
-            delete=[each.delete for each in changes if each.delete is not None],
-            add=[each.add for each in changes if each.add is not None],
-        )
+    def _apply(self, version: int, changes: Collection[Change]) -> None:
+        delete = [each.delete for each in changes if each.delete is not None]
+        add = [each.add for each in changes if each.add is not None]
+        self._affinity[version].prepare(add)
+        self._tables[version].apply(delete=delete, add=add)
+        self._affinity[version].forget(delete)
 
 
 def _changes(found: Iterable[Element], wanted: Iterable[Element]) -> Iterator[Change]:

@@ -124,6 +124,11 @@ def class_of(count: int) -> int:
     raise ValueError(f"{count} endpoints: a frontend has at most {CLASSES[-1]}")
 
 
+def timeout_chain(seconds: int, *, is_nodeport: bool) -> str:
+    """The chain that remembers a client for *seconds*; made when it is needed first."""
+    return f"{'nodeport-' if is_nodeport else ''}timeout-{seconds}"
+
+
 def skeleton(version: int) -> Skeleton:
     """The table for IP *version* 4 or 6, without the chains of affinity timeouts."""
     ip = _WORDS[version]

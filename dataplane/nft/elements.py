@@ -7,6 +7,7 @@ nft costs 5-12 ms (docs/design).  Numbers in attributes are big-endian throughou
 
 import struct
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -26,13 +27,16 @@ from dataplane.netlink import (
     text,
 )
 from dataplane.nft.objects import Element, Family, NamedSet
+from dataplane.nft.rules import RawChain, encode
 
 NETLINK_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
-NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE = (
-    _NFTABLES << 8 | number for number in (12, 13, 14, 7)
+NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE, _NEW_CHAIN, _NEW_RULE = (
+    _NFTABLES << 8 | number for number in (12, 13, 14, 7, 3, 6)
 )
+_APPEND = 0x800
+_CHAIN_OF_RULE = 2
 _ERROR = 2
 _TABLE, _SET, _ELEMENTS, _LIST_MEMBER = 1, 2, 3, 1
 _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
@@ -97,10 +101,29 @@ class Elements:
             raise
         return True
 
-    def rules(self, family: Family, table: str) -> int:
-        """How many rules a table has; 0 for a table that is not there."""
+    def rules(self, family: Family, table: str) -> Counter[str]:
+        """How many rules each chain of a table has; none for a table that is not there."""
         body = _header(family) + text(_TABLE, table)
-        return len(self._netlink.dump(message(_GET_RULE, DUMP, body)))
+        return Counter(
+            attributes(payload, 4)[_CHAIN_OF_RULE].rstrip(b"\0").decode()
+            for _, payload in self._netlink.dump(message(_GET_RULE, DUMP, body))
+        )
+
+    def add_chain(self, family: Family, table: str, chain: RawChain) -> None:
+        """Make a chain that is not there yet, with its rules, in one transaction.
+
+        Raises NetlinkError.
+        """
+        head = _header(family)
+        made = head + text(_TABLE, table) + text(3, chain.name)
+        rules = [
+            head + text(_TABLE, table) + text(_CHAIN_OF_RULE, chain.name) + encode(rule)
+            for rule in chain.rules
+        ]
+        members = [message(_NEW_CHAIN, CREATE, made)]
+        members += [message(_NEW_RULE, CREATE | _APPEND, each) for each in rules[:-1]]
+        members += [message(_NEW_RULE, CREATE | _APPEND | ACK, each) for each in rules[-1:]]
+        self._transact(members)
 
     def _transact(self, members: Sequence[bytes]) -> None:
         # Failures are always answered, so only the last member asks for an acknowledgement;

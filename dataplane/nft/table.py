@@ -1,12 +1,14 @@
 """One table of ours: its skeleton by nft, its elements by netlink."""
 
 import threading
+from collections import Counter
 from collections.abc import Collection
 from itertools import chain
 from typing import Protocol
 
 from dataplane.errors import NetlinkError, NftError
 from dataplane.nft.objects import Element, Family, NamedSet, Skeleton
+from dataplane.nft.rules import RawChain
 
 
 class Runner(Protocol):
@@ -19,7 +21,8 @@ class Elements(Protocol):
     """Reads and changes elements."""
 
     def exists(self, family: Family, table: str, name: str) -> bool: ...
-    def rules(self, family: Family, table: str) -> int: ...
+    def rules(self, family: Family, table: str) -> Counter[str]: ...
+    def add_chain(self, family: Family, table: str, chain: RawChain) -> None: ...
     def observe(self, of: NamedSet) -> set[Element]: ...
     def apply(self, *, delete: Collection[Element], add: Collection[Element]) -> None: ...
 
@@ -48,7 +51,8 @@ class NftTable:
         with self._lock:
             if not self._elements.exists(family, name, self._skeleton.layout):
                 return None
-            if self._elements.rules(family, name) != self._skeleton.rules:
+            there = self._elements.rules(family, name)
+            if any(there[chain.name] != len(chain.rules) for chain in self._skeleton.chains):
                 return None
             try:
                 found = [
@@ -61,6 +65,21 @@ class NftTable:
                     return None
                 raise
             return frozenset(chain.from_iterable(found))
+
+    def observe_written(self, of: NamedSet) -> set[Element]:
+        """The elements of one set that packets write.  Raises NetlinkError."""
+        with self._lock:
+            return self._elements.observe(of)
+
+    def chains(self) -> frozenset[str]:
+        """The chains that have a rule.  Raises NetlinkError."""
+        with self._lock:
+            return frozenset(self._elements.rules(self._skeleton.family, self._skeleton.name))
+
+    def add_chain(self, chain: RawChain) -> None:
+        """Add a chain beyond the skeleton's.  Raises NetlinkError."""
+        with self._lock:
+            self._elements.add_chain(self._skeleton.family, self._skeleton.name, chain)
 
     def replace(self, elements: Collection[Element]) -> None:
         """Put the table with exactly *elements* in place of what is there, in one transaction.

@@ -1,6 +1,7 @@
 """A node with Services in miniature: pods, another host, a client beyond; all as namespaces."""
 
 import socket
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -60,6 +61,11 @@ class Site:
 
     def put(self, service: Service, endpoints: Endpoints) -> None:
         self.reconciler.change({service.name: Wanted(service, endpoints)})
+        assert self.reconciler.refused == {}, self.reconciler.refused
+
+    def rest(self, seconds: float) -> None:
+        """Let the kernel's own clock go on, which cannot be set."""
+        threading.Event().wait(seconds)
 
     def remove(self, name: ServiceName) -> None:
         self.reconciler.change({name: None})

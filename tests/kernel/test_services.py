@@ -159,3 +159,58 @@ def test_somebody_elses_hand_in_the_table_is_mended(here: Site) -> None:
 
     assert here.reconciler.repair() > 0
     assert [here.answers(here.pods["p2"], IPS[v], 80) for v in (4, 6)] == [{"p1": 1}] * 2
+
+
+STICKY = replace(WEB, affinity_s=2)
+
+
+@BOTH
+@pytest.mark.parametrize("way", ["cluster ip", "node port"])
+def test_a_client_keeps_its_endpoint_until_the_time_is_over(
+    here: Site, version: int, way: str
+) -> None:
+    here.put(STICKY, here.endpoints("p1", "p2", "far"))
+    client, address, port = {
+        "cluster ip": (here.pods["p1"], IPS[version], 80),
+        "node port": (here.outside, NODE[version], 30080),
+    }[way]
+
+    rounds = []
+    for _ in range(6):  # each after nothing for longer than the timeout
+        rounds.append(set(here.answers(client, address, port, 12)))
+        here.rest(2.2)
+
+    assert [len(each) for each in rounds] == [1] * 6
+    # By chance alone it would be one endpoint of three each time in one run of 243.
+    assert len(set.union(*rounds)) > 1
+
+
+@BOTH
+def test_a_client_of_an_endpoint_that_goes_is_given_another_at_once(
+    here: Site, version: int
+) -> None:
+    patient = replace(WEB, affinity_s=600)
+    here.put(patient, here.endpoints("p1", "p2"))
+    (kept,) = here.answers(here.outside, NODE[version], 30080, 5)
+    (pods,) = here.answers(here.pods["far"], IPS[version], 80, 5)
+    other = {"p1": "p2", "p2": "p1"}
+
+    here.put(patient, here.endpoints(other[kept]))
+
+    # An attempt that is dropped would be the first of two, a second apart.
+    assert here.answers(here.outside, NODE[version], 30080, 5) == {other[kept]: 5}
+    assert here.answers(here.pods["far"], IPS[version], 80, 5) == {other[kept]: 5}
+    assert pods in other
+
+
+def test_affinity_of_one_service_is_nothing_to_another(here: Site) -> None:
+    second = replace(STICKY, name=ServiceName("shop", "second"), affinity_s=600,
+                     ports=(ServicePort(name="http", protocol=Protocol.TCP, port=80),),
+                     cluster_ips=(ip_address("10.96.0.30"),))  # fmt: skip
+    here.put(STICKY, here.endpoints("p1"))
+    here.put(second, here.endpoints("p2"))
+
+    assert here.reconciler.refused == {}
+    assert here.answers(here.outside, IPS[4], 80, 3) == {"p1": 3}
+    assert here.answers(here.outside, "10.96.0.30", 80, 3) == {"p2": 3}
+    assert here.reconciler.repair() == 0

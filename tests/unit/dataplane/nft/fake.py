@@ -6,6 +6,7 @@ from itertools import combinations
 
 from dataplane.errors import DataplaneError, NetlinkError
 from dataplane.nft.objects import Element, Kind, NamedSet
+from dataplane.nft.rules import RawChain
 
 
 class FakeTable:
@@ -20,6 +21,7 @@ class FakeTable:
         self.failures: list[DataplaneError] = []
         self.late: list[DataplaneError] = []
         self.transactions = 0
+        self.added: set[str] = set()
 
     def observe(self) -> frozenset[Element] | None:
         return self.elements
@@ -39,6 +41,15 @@ class FakeTable:
             if there.data != each.data:
                 raise NetlinkError(errno.EEXIST, f"add {each}")
         self._change(frozenset(places.values()))
+
+    def chains(self) -> frozenset[str]:
+        return frozenset(self.added) if self.elements is not None else frozenset()
+
+    def add_chain(self, chain: RawChain) -> None:
+        self.added.add(chain.name)
+
+    def observe_written(self, of: NamedSet) -> set[Element]:
+        return {each for each in self.elements or () if each.of == of}
 
     def remove(self) -> None:
         self.elements = None
