@@ -26,9 +26,9 @@ from cli.places import CONF
 LIST = "10-isthmus.conflist"
 AUDIENCE = "isthmus-ipamd"
 PAGE_PORT = 9477
-_CONFIG, _TOKEN, _IDENTITY = "/etc/isthmus", "/run/secrets/isthmus", "/var/lib/isthmus/identity"
+_CONFIG, _TOKEN = "/etc/isthmus", "/run/secrets/isthmus"
 # What each is for: docs/kubernetes.md.
-_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_OVERRIDE")
+CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_OVERRIDE")
 
 
 def network_list(site: Site) -> str:
@@ -58,9 +58,9 @@ def agent_toml(site: Site) -> str:
         f'metrics_address = "127.0.0.1:{PAGE_PORT}"\n\n'
         f'[install]\nnetwork_list = "{_CONFIG}/{LIST}"\n\n'
         f'{kubernetes(site)}service = "{NAMESPACE}/{IPAMD}"\n\n'
-        f'[ipamd]\nendpoints = []\nserver_name = "{IPAMD}"\n'
+        f'[ipamd]\nserver_name = "{IPAMD}"\n'
         f'token = "{_TOKEN}/token"\nca = "{CA_MOUNT}/ca.pem"\n'
-        f'certificate = "{_IDENTITY}/node.pem"\nkey = "{_IDENTITY}/node.key"\n\n'
+        "\n"
         f'[routing]\nmode = "{site.mode}"\nmtu = {site.mtu}\n'
         + ("\n[masquerade]\n" if site.masquerade else "")
     )
@@ -85,7 +85,7 @@ def daemon_set(site: Site) -> Object:
         "env": [
             from_field("ISTHMUS_NODE", "spec.nodeName"),
         ],
-        "securityContext": confined(*_CAPABILITIES),
+        "securityContext": confined(*CAPABILITIES),
         "resources": {
             "requests": {"cpu": "50m", "memory": "80Mi"},
             # No limit: an agent that is killed for its memory serves nobody.

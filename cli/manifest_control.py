@@ -225,7 +225,7 @@ def ipamd_config(site: Site) -> Object:
         f'log_format = "json"\nlog_level = "{site.log_level}"\n'
         f'metrics_address = "127.0.0.1:{_IPAMD_PAGE}"\n'
         f'ca = "{CA_MOUNT}/ca.pem"\nca_key = "{CA_MOUNT}/ca.key"\n'
-        f'certificate = "{_STATE}/ipamd.pem"\nkey = "{_STATE}/ipamd.key"\n'
+        'hosts = ["127.0.0.1", "::1", "localhost"]\n'
         f'enroll_account = "{NAMESPACE}/{AGENT}"\n'
         f"{_etcd_toml(site)}\n{kubernetes(site)}"
     )

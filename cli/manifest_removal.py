@@ -1,12 +1,12 @@
 """What takes isthmus off the nodes again, applied once its pods are gone."""
 
 from cli.manifest_access import namespace
+from cli.manifest_agent import CAPABILITIES
 from cli.manifest_pods import LABEL, Object, confined, host_path, metadata, mount, pod, probe
 from cli.manifest_site import Site
 from cli.uninstall_node import PAGE
 
 REMOVE = "isthmus-remove"
-_CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_OVERRIDE")
 _HOST = "/host"
 _PLACES = {
     "bin": "/opt/cni/bin",
@@ -24,7 +24,7 @@ def removal(site: Site, *, force: bool) -> list[Object]:
         "image": site.image,
         "imagePullPolicy": "IfNotPresent",
         "args": ["uninstall-node", "--root", _HOST, *(["--force"] if force else [])],
-        "securityContext": confined(*_CAPABILITIES),
+        "securityContext": confined(*CAPABILITIES),
         "readinessProbe": probe("/readyz", int(PAGE.rpartition(":")[2]), periodSeconds=1),
         "volumeMounts": [
             *(mount(name, f"{_HOST}{path}") for name, path in _PLACES.items()),
