@@ -193,6 +193,9 @@ class Cluster:
                 self._revision = update.revision
                 if update.audit:
                     self._auditor.called(update.audit)
+                if update.with_pools:  # rare, and what is inside has to outlive us
+                    self._save_at = 0.0
+                    self._work.set()
                 if self._concerns_us(update):
                     self._standing.renew()
                     self._work.set()

@@ -8,12 +8,15 @@ import signal
 import sys
 from pathlib import Path
 
+from ipam import auditing, authority
 from ipam.daemon import Daemon
 from ipam.daemon_config import load
 from ipam.memory_kv import MemoryCluster, MemoryKV
 
 
 async def main() -> None:
+    # Nodes of tests that use this have no agent: they are not waited for long.
+    auditing.WITHIN_S, authority.AGAIN_S = 0.3, 0.0
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
 

@@ -23,7 +23,7 @@ from cni.request import Response
 from tests.kernel.agents import ROOT, Machine, Pod, addresses, until
 from tests.kernel.conftest import Namespace
 from tests.kernel.nodes import Site, error_of, in_child
-from tests.kernel.sockets import inside
+from tests.kernel.sockets import Echo, ask, inside
 
 pytestmark = pytest.mark.kernel
 
@@ -320,6 +320,38 @@ def test_a_drained_node_gives_back_what_is_empty_and_gets_nothing(
     ipamd.do("drain", "n1", True)
     has_blocks(machine)
     assert machine.delete(pod, network=BRIDGE).status == 0
+
+
+@pytest.mark.parametrize("network", [BRIDGE, ROUTED], ids=["bridge", "routed"])
+def test_a_pod_keeps_its_address_towards_every_pool_and_loses_it_beyond(
+    machine: Machine, ipamd: Ipamd, wire: Namespace, network: Mapping[str, Any]
+) -> None:
+    far, later, beyond = "10.30.200.5", "10.60.0.5", "198.51.100.2"
+    for address in (far, later):
+        wire.run("ip", "address", "add", f"{address}/32", "dev", "lo")
+        machine.host.run("ip", "route", "add", f"{address}/32", "via", beyond)
+    wire.run("ip", "link", "set", "lo", "up")
+    machine.start()
+    has_blocks(machine)
+    ((pod, own),) = pods_of(machine, {**network, "ipMasq": True}, 1)
+
+    def seen_by(address: str) -> str | None:
+        return ask(pod.namespace, address, 8080)
+
+    with Echo(wire, "wire", 8080):
+        first = [seen_by(address) for address in (far, later, beyond)]
+        ipamd.do("pool", "later", "10.60.0.0/16", 26)
+        until(lambda: seen_by(later) == f"wire {own}", "the new pool is inside, too")
+        machine.kill()
+        ipamd.kill()
+        machine.start()
+
+        assert first == [f"wire {own}", "wire 198.51.100.1", "wire 198.51.100.1"]
+        assert [seen_by(address) for address in (far, later, beyond)] == [
+            f"wire {own}",
+            f"wire {own}",
+            "wire 198.51.100.1",
+        ]
 
 
 @pytest.fixture
