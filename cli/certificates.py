@@ -63,6 +63,33 @@ def make(
 
 
 @certificates.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--member", "members", multiple=True, required=True, help="Address of one; once for each."
+)
+@click.option("--days", type=click.IntRange(1, 36500), default=_DAYS, show_default=True)
+def etcd(directory: Path, members: Sequence[str], days: int) -> None:
+    """Make an authority in DIRECTORY for members of an etcd, and for ipamd as their client.
+
+    member.pem and member.key go to every member, client.pem and client.key to ipamd, ca.pem to
+    both.  Both are made anew when asked for again.
+    """
+    _check((), members)
+    from ipam.signing import Signer, make_authority, now
+
+    life = timedelta(days=days)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not (directory / "ca.key").exists():
+            _put(directory, "ca", make_authority(now()))
+        signer = Signer.load(directory / "ca.pem", directory / "ca.key")
+        _put(directory, "member", signer.member(members, now=now(), life=life))
+        _put(directory, "client", signer.client("isthmus:ipamd", now=now(), life=life))
+    except (BadCredentials, OSError) as exc:
+        raise Problem(str(exc)) from exc
+
+
+@certificates.command()
 def request() -> None:
     """Print a new key, and a request for a certificate of it, for whoever signs.
 

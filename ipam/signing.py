@@ -93,34 +93,39 @@ class Signer:
     def server(self, hosts: Sequence[str], *, now: datetime, life: timedelta) -> Issued:
         """For ipamd, at these addresses and names."""
         names = [x509.DNSName(SERVER), *map(_host, hosts)]
-        return self._own(names, ExtendedKeyUsageOID.SERVER_AUTH, now, life)
+        return self._own(names, [ExtendedKeyUsageOID.SERVER_AUTH], now, life)
+
+    def member(self, hosts: Sequence[str], *, now: datetime, life: timedelta) -> Issued:
+        """For members of etcd, who are servers and clients of each other."""
+        uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        return self._own([*map(_host, hosts)], uses, now, life)
 
     def client(self, name: str, *, now: datetime, life: timedelta) -> Issued:
         """For an agent or an administrator of this *name*, with a key made here."""
         names = [x509.UniformResourceIdentifier(name)]
-        return self._own(names, ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
+        return self._own(names, [ExtendedKeyUsageOID.CLIENT_AUTH], now, life)
 
     def node(self, request: bytes, node: str, *, now: datetime, life: timedelta) -> bytes:
         """For *node*, whatever *request* says of names.  Raises Invalid."""
         key = _requested_key(request)
         names = [x509.UniformResourceIdentifier(f"{NODE}{node}")]
-        return self._sign(key, names, ExtendedKeyUsageOID.CLIENT_AUTH, now, life)
+        return self._sign(key, names, [ExtendedKeyUsageOID.CLIENT_AUTH], now, life)
 
     def _own(
         self,
         names: Sequence[x509.GeneralName],
-        use: x509.ObjectIdentifier,
+        uses: Sequence[x509.ObjectIdentifier],
         now: datetime,
         life: timedelta,
     ) -> Issued:
         key = ec.generate_private_key(ec.SECP256R1())
-        return Issued(self._sign(key.public_key(), names, use, now, life), _key_pem(key))
+        return Issued(self._sign(key.public_key(), names, uses, now, life), _key_pem(key))
 
     def _sign(
         self,
         key: ec.EllipticCurvePublicKey,
         names: Sequence[x509.GeneralName],
-        use: x509.ObjectIdentifier,
+        uses: Sequence[x509.ObjectIdentifier],
         now: datetime,
         life: timedelta,
     ) -> bytes:
@@ -137,7 +142,7 @@ class Signer:
             .not_valid_after(until)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs=False), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .add_extension(x509.SubjectAlternativeName(names), critical=True)
             .add_extension(issuer, critical=False)
             .sign(self._key, _digest(self._key))

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from ipam.tls import TLSFiles
 from tests.unit.cli.conftest import Run
@@ -81,3 +82,14 @@ def test_a_request_is_printed_with_its_key(run: Run) -> None:
     request = x509.load_pem_x509_csr(made.output.encode())
     assert request.is_signature_valid
     assert "BEGIN PRIVATE KEY" in made.output
+
+
+def test_members_of_an_etcd_are_servers_and_clients_of_each_other(run: Run, tmp_path: Path) -> None:
+    made = run("ipam", "certificates", "etcd", tmp_path, "--member", "10.0.0.1", "--member", "cp-2")
+
+    certificate = x509.load_pem_x509_certificate((tmp_path / "member.pem").read_bytes())
+    uses = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert made.exit_code == 0, made.output
+    assert set(uses) == {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
+    for name in ("member", "client"):
+        assert files(tmp_path, name).fault() == ""
