@@ -30,8 +30,9 @@ def reference_network(cluster: Cluster) -> Iterator[list[reference.Node]]:
 
 
 @pytest.fixture(autouse=True)
-def _state_of_what_failed(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[None]:
+def _state_of_what_failed(request: pytest.FixtureRequest) -> Iterator[None]:
     failed = request.session.testsfailed
     yield
-    if request.session.testsfailed > failed:
+    if request.session.testsfailed > failed and "cluster" in request.fixturenames:
+        cluster: Cluster = request.getfixturevalue("cluster")
         sys.stdout.write(cluster.kubectl("get", "nodes,pods", "--all-namespaces", "-owide"))

@@ -8,12 +8,12 @@ from tempfile import TemporaryDirectory
 from tools.kind import archive, versions
 from tools.kind.archive import Content, Image
 from tools.kind.debian import TOOLS
-from tools.kind.places import IMAGES, PROGRAMS, digest_of
+from tools.kind.places import FILES_OF_THE_NODE, IMAGES, PROGRAMS, digest_of
 from tools.kind.progress import run, step
 
 REGISTRY = "registry.k8s.io"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
-PAUSE_SOURCE = Path(__file__).parent / "node-image" / "pause.c"
+PAUSE_SOURCE = FILES_OF_THE_NODE / "pause.c"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # Folders of a Debian tree that a container does not get from its image.

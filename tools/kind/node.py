@@ -12,11 +12,8 @@ from tempfile import mkdtemp
 from tools.kind import debian, images, versions
 from tools.kind.debian import NODE, TOOLS
 from tools.kind.engine import Engine
-from tools.kind.places import BUILD, PROGRAMS, digest_of
+from tools.kind.places import BUILD, FILES_OF_THE_NODE, PROGRAMS, digest_of
 from tools.kind.progress import KindError, run, step
-
-HERE = Path(__file__).parent
-FILES = HERE / "node-image"
 
 KUBERNETES = ("kubeadm", "kubectl", "kubelet")
 PLUGINS = ("host-local", "loopback", "portmap", "ptp")
@@ -110,7 +107,7 @@ def ensure(engine: Engine, containerd: Containerd) -> str:
 def assemble(tree: Path, root: Path, containerd: Containerd) -> None:
     """Make *root* of the Debian *tree* and of what makes it a node."""
     run("cp", "-a", tree, root)
-    run("cp", "-a", "--no-preserve=ownership", f"{FILES}/tree/.", root)
+    run("cp", "-a", "--no-preserve=ownership", f"{FILES_OF_THE_NODE}/tree/.", root)
     _install(root / "usr/bin", KUBERNETES)
     _install(root / "opt/cni/bin", PLUGINS)
     if containerd is Containerd.BUILT:
@@ -118,7 +115,9 @@ def assemble(tree: Path, root: Path, containerd: Containerd) -> None:
             (root / "usr/bin" / name).unlink(missing_ok=True)
         _install(root / "usr/local/bin", CONTAINERD)
     (root / "etc/containerd").mkdir(exist_ok=True)
-    shutil.copy(FILES / "containerd" / f"{containerd}.toml", root / "etc/containerd/config.toml")
+    shutil.copy(
+        FILES_OF_THE_NODE / "containerd" / f"{containerd}.toml", root / "etc/containerd/config.toml"
+    )
     (root / "kind/version").write_text(f"{versions.kubernetes()}\n")
     for name in OF_THE_CONTAINER:
         (root / name).unlink(missing_ok=True)
@@ -173,5 +172,5 @@ def _remove_older(engine: Engine, tag: str) -> None:
 def _inputs(archive: Path) -> str:
     """Return a digest of what the node image is made from, but for its containerd."""
     stamps = [PROGRAMS / f".{name}" for name in ("cni", "containerd", "kubernetes")]
-    files = sorted(path for path in FILES.rglob("*") if path.is_file())
+    files = sorted(path for path in FILES_OF_THE_NODE.rglob("*") if path.is_file())
     return digest_of(Path(__file__), NODE.stamp, *stamps, *files) + archive.stem

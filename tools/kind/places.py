@@ -5,6 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PEERS = ROOT / "tools" / "peers"
+FILES_OF_THE_NODE = Path(__file__).parent / "node-image"
 PROGRAMS = ROOT / "build" / "peers" / "bin"
 
 BUILD = ROOT / "build" / "kind"
