@@ -132,7 +132,7 @@ class Fabric:
         refused: list[str] = []
         for start in range(0, len(todo), _PER_DATAGRAM):
             part = todo[start : start + _PER_DATAGRAM]
-            self._netlink.transact([step.message for step in part], tolerate=_noting(part, refused))
+            self._netlink.transact([step.message for step in part], tolerate=noting(part, refused))
         return refused
 
     def _each(
@@ -242,7 +242,9 @@ def _removals(before: Programmed, after: Programmed) -> list[Step]:
     ]
 
 
-def _noting(part: list[Step], refused: list[str]) -> Callable[[NetlinkError], bool]:
+def noting(part: list[Step], refused: list[str]) -> Callable[[NetlinkError], bool]:
+    """What writes into *refused* what the kernel refused of *part*, in words."""
+
     def note(exc: NetlinkError) -> bool:
         step = part[exc.index]
         if not (step.forgiving and exc.absent):

@@ -150,7 +150,7 @@ def number(low: float, high: float) -> Check:
 def whole_number(low: int, high: int) -> Check:
     def check(value: Any) -> int:
         if type(value) is not int or not low <= value <= high:
-            raise ValueError(f"must be a whole number from {low:g} to {high:g}")
+            raise ValueError(f"must be a whole number from {low} to {high}")
         return value
 
     return check

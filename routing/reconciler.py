@@ -255,7 +255,7 @@ class Reconciler:
         needed = {route.source for route in routes}
         after = Programmed(
             routes=routes,
-            rules=desired.rules if told.in_sync else before.rules | desired.rules,
+            rules=merged(before.rules, desired.rules),
             neighbours=merged(before.neighbours, desired.neighbours),
             forwards=merged(before.forwards, desired.forwards),
             # The kernel takes away with an address what has it as source.

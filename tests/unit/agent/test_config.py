@@ -1,14 +1,17 @@
 """The configuration file, and a message for each key that is wrong."""
 
 import socket
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agent.config import DEFAULT_PATH, AgentConfig, IpamdConfig, load, parse
+from masquerade.settings import Settings as MasqueradeConfig
 from net.settings import ConfigError, LogFormat, LogLevel
+from routing.settings import Mode
+from routing.settings import Settings as RoutingConfig
 
 ALLOWED = (
     "cooldown_s, grace_s, install, ipamd, log_format, log_level, masquerade, max_parallel, "
@@ -202,3 +205,60 @@ def test_what_ipamd_needs_is_named_where_it_is_missing() -> None:
         f"[ipamd] {key} is missing" for key in ("endpoints", "ca", "certificate", "key")
     ]
     assert refusal(ipamd=7) == "ipamd = 7: must be a table"
+
+
+def test_routing_and_masquerade_are_off_unless_there_is_a_table_for_them() -> None:
+    without = parse({"ipamd": IPAMD})
+    plain = parse({"ipamd": IPAMD, "routing": {}, "masquerade": {}})
+    told = parse(
+        {
+            "ipamd": IPAMD,
+            "routing": {"mode": "vxlan", "vni": 7, "port": 8472, "device": "vx", "mtu": 1400},
+            "masquerade": {"non_masquerade_cidrs": ["10.0.0.0/8", "fd00::/8"]},
+        }
+    )
+
+    assert (without.routing, without.masquerade) == (None, None)
+    assert (plain.routing, plain.masquerade) == (RoutingConfig(), MasqueradeConfig())
+    assert told.routing == RoutingConfig(mode=Mode.VXLAN, vni=7, port=8472, device="vx", mtu=1400)
+    assert told.masquerade == MasqueradeConfig(
+        non_masquerade_cidrs=(ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (
+            {"routing": {"mode": "ipip"}},
+            "[routing] mode = 'ipip': must be one of direct, vxlan, auto",
+        ),
+        (
+            {"routing": {"vni": 0}},
+            "[routing] vni = 0: must be a whole number from 1 to 16777215",
+        ),
+        ({"routing": {"port": 70000}}, "[routing] port = 70000: must be a whole number"),
+        (
+            {"routing": {"device": "x" * 15}},
+            "[routing] device = 'xxxxxxxxxxxxxxx': must be 1 to 14",
+        ),
+        ({"routing": {"device": 7}}, "[routing] device = 7: must be 1 to 14 letters"),
+        ({"routing": {"mtu": -1}}, "[routing] mtu = -1: must be a whole number"),
+        (
+            {"masquerade": {"non_masquerade_cidrs": ["10.0.0.1/8"]}},
+            "[masquerade] non_masquerade_cidrs = ['10.0.0.1/8']: must be a list of address ranges",
+        ),
+        ({"masquerade": {"masquerade_link_local": 1}}, "[masquerade] masquerade_link_local = 1: "),
+    ],
+)
+def test_a_wrong_key_of_routing_or_masquerade_is_named(
+    document: dict[str, Any], message: str
+) -> None:
+    assert refusal(ipamd=IPAMD, **document).startswith(message)
+
+
+def test_both_need_an_ipamd() -> None:
+    assert refusal(routing={}, masquerade={}).splitlines() == [
+        "[routing] needs [ipamd], who says which node has which",
+        "[masquerade] needs [ipamd], who says which node has which",
+    ]

@@ -158,3 +158,25 @@ def test_a_node_of_a_cluster_shows_its_part_in_it() -> None:
         "isthmus_cluster_blocks state=returning": 0,
         "isthmus_cluster_blocks state=lost": 1,
     }
+
+
+def test_a_node_that_routes_shows_its_routes() -> None:
+    routing = {
+        "direct": 4,
+        "tunnelled": 6,
+        "problems": ("one",),
+        "mtu": 1450,
+        "changes": 3,
+        "failures": 2,
+    }
+    found = page(replace(readings(), mesh={"routing": routing}))
+
+    assert {name: value for name, value in found.items() if "_rout" in name} == {
+        "isthmus_routes way=direct": 4,
+        "isthmus_routes way=tunnelled": 6,
+        "isthmus_routing_problems": 1,
+        "isthmus_routing_mtu": 1450,
+        "isthmus_routing_changes_total": 3,
+        "isthmus_routing_failures_total": 2,
+    }
+    assert not any("_rout" in name for name in page(replace(readings(), mesh={"routing": None})))

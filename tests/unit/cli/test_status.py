@@ -65,6 +65,33 @@ def test_a_node_of_a_cluster_shows_its_blocks_and_what_is_wrong(run: Run, agent:
     ]
 
 
+def test_a_node_that_routes_shows_how_others_are_reached(run: Run, agent: Agent) -> None:
+    routing = {
+        "mode": "auto",
+        "direct": 2,
+        "tunnelled": 4,
+        "mtu": 1450,
+        "in_sync": False,
+        "problems": ["blocks of node c are out of reach"],
+    }
+    mesh = {
+        "routing": routing,
+        "masquerade": {"pools": ["four"], "kept": [], "elements": 7},
+        "trouble": "nft is not there",
+    }
+    path = agent(lambda op: {"status": asdict(GOOD) | {"mesh": mesh}})
+
+    lines = [" ".join(line.split()) for line in run("status", "--socket", path).output.splitlines()]
+
+    assert lines[-4:] == [
+        "routes auto: 2 direct, 4 through VXLAN; MTU of pods 1450, as remembered: ipamd has not "
+        "told yet",
+        "routes blocks of node c are out of reach",
+        "masquerade four; 7 ranges",
+        "trouble nft is not there",
+    ]
+
+
 def test_programs_get_the_whole_status(run: Run, agent: Agent) -> None:
     path = agent(lambda op: {"status": asdict(GOOD)})
 

@@ -118,6 +118,18 @@ def test_no_pair_is_made_wider_than_it_can_be(kernel: FakeNetlink) -> None:
     assert host(kernel).uplink_mtu() == 65535
 
 
+def test_the_way_to_other_nodes_pods_may_be_narrower_than_the_uplinks(kernel: FakeNetlink) -> None:
+    made = host(kernel)
+    made.limit_mtu(1400)
+    without_uplink = made.uplink_mtu()
+    kernel.routes = [route_payload(ANY4, (GATEWAY4, 3))]
+    made.forget()
+    narrower = made.uplink_mtu()
+    made.limit_mtu(9000)
+
+    assert (without_uplink, narrower, made.uplink_mtu()) == (1400, 1400, 1450)
+
+
 def test_a_default_route_that_names_no_link_is_passed_over(kernel: FakeNetlink) -> None:
     kernel.routes = [route_payload(ANY4, (None, 0)), route_payload(ANY4, (GATEWAY4, 3))]
 

@@ -1,7 +1,7 @@
 """Each check takes what is right and says of the rest what is allowed."""
 
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from net.settings import (
     labels,
     load,
     metrics_address,
+    networks,
     number,
     one_of,
     path_or_nothing,
@@ -40,6 +41,7 @@ RIGHT: list[tuple[Check, Any, Any]] = [
     (endpoints, ["a:1", "[::1]:2"], ("a:1", "[::1]:2")),
     (endpoints, [], ()),
     (word, "eu-1.a_B", "eu-1.a_B"),
+    (networks, ["10.0.0.0/8"], (ip_network("10.0.0.0/8"),)),
     (addresses, ["10.0.0.1", "fd00::1"], (ip_address("10.0.0.1"), ip_address("fd00::1"))),
     (labels, {"zone": "a"}, {"zone": "a"}),
 ]
@@ -59,6 +61,8 @@ WRONG: list[tuple[Check, Any, str]] = [
     (endpoints, ["https://a:1"], "'https://a:1' is none"),
     (endpoints, ["a"], "'a' is none"),
     (endpoints, ["a:1", "a:1"], "must not have one twice"),
+    (networks, "10.0.0.0/8", "must be a list of address ranges"),
+    (networks, ["10.0.0.1/8"], "10.0.0.1/8 has host bits set"),
     (addresses, "10.0.0.1", "must be a list of addresses"),
     (addresses, ["10.0.0.1/8"], "'10.0.0.1/8' does not appear to be"),
     (word, "a/b", "must be 1 to 253 letters"),
