@@ -184,13 +184,15 @@ class View:
         if event.revision == latest and event.entry == known:
             return set()
         self.highest = max(self.highest, event.revision)
-        touched = self._rows_of(event.key)
+        before, touched = self._records.get(event.key), self._rows_of(event.key)
         if event.entry is None:
             self._forget(event.key)
             self._gone[event.key] = event.revision
         else:
             self._gone.pop(event.key, None)
             self._learn(event.entry)
+        if before is not None and before == self._records.get(event.key):
+            return set()  # each claim puts its node again, as it is
         return touched | self._rows_of(event.key)
 
     def caught_up(self, revision: int) -> None:

@@ -63,6 +63,16 @@ def test_change_of_a_node_touches_the_rows_of_its_blocks() -> None:
     assert changed == {CIDRS[0], CIDRS[1]}
 
 
+def test_node_that_is_put_again_as_it_is_touches_nothing() -> None:
+    seen = view()
+    seen.apply(put(KEYS.block(CIDRS[0]), block(0), 11))
+
+    changed = seen.apply(put(KEYS.node("a"), NODE, 12))
+
+    assert changed == set()
+    assert seen.unchanged(KEYS.node("a")) == Unchanged(KEYS.node("a"), 12)
+
+
 def test_own_transaction_is_not_undone_by_what_the_watch_brings_later() -> None:
     seen = view()
     key = KEYS.block(CIDRS[0])
