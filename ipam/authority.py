@@ -27,7 +27,7 @@ from ipam.calls import (
     TableRow,
     Update,
 )
-from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState
+from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, PoolState
 from ipam.errors import StoreUnavailable
 from ipam.keys import Alive, Counter, Freeze, Keys, write
 from ipam.kv import KV, Delete, KVError, LeaseGone, Put, Unchanged
@@ -169,7 +169,8 @@ class Authority(Administration):
     def _registering(self, asked: Register, plan: registration.Plan, alive: Put) -> Change:
         """Compare all that the plan looked at, so that it holds when it is carried out."""
         view, keys = self._replica.view, self._replica.keys
-        mine = [keys.block(held.cidr) for held in asked.blocks]
+        cidrs = [*(held.cidr for held in asked.blocks), *(block.cidr for block in plan.blocks)]
+        mine = map(keys.block, cidrs)
         looked_at = dict.fromkeys(
             [keys.meta, keys.node(asked.node), keys.alive(asked.node), keys.config, *mine]
         )
@@ -399,7 +400,9 @@ class Authority(Administration):
 
     async def _reclaim(self) -> None:
         view, now = self._replica.view, self._clock()
-        settings = (view.config or Config()).settings
+        config = view.config or Config()
+        settings = config.settings
+        drained = {pool.name for pool in config.pools if pool.state is PoolState.DRAINING}
         silent = self._silent.watch([n for n in view.nodes if not view.alive(n)], now)
         resting = self._resting.watch(
             [self._grant(b) for b in view.blocks.values() if b.state is BlockState.QUARANTINED],
@@ -410,7 +413,8 @@ class Authority(Administration):
             node = view.nodes.get(block.node)
             quiet = 0 < settings.silence_s <= silent.get(block.node, 0.0)
             rested = resting.get(self._grant(block), -1.0) >= settings.quarantine_s
-            if step := reclaim.step(block, node, silent=quiet, rested=rested):
+            unwanted = quiet or block.pool in drained
+            if step := reclaim.step(block, node, unwanted=unwanted, rested=rested):
                 steps.append(step)
         for step in steps[:STEPS_A_TICK]:
             await self._carry_out(step)

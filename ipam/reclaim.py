@@ -1,7 +1,8 @@
 """How a block comes back: draining → quarantined → freed, and what each step needs.  Pure.
 
-Silence and an operator's drain only begin it.  It goes on when the node hands the block back, or
-was fenced: then its epoch in the store is above the block's.  Nothing here looks at a wall clock.
+Silence, and an operator's drain of node or pool, only begin it.  It goes on when the node hands
+the block back, or was fenced: then its epoch in the store is above the block's.  Nothing here
+looks at a wall clock.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,16 +24,16 @@ def is_fenced(block: Block, node: Node | None) -> bool:
     return node is not None and node.epoch > block.epoch
 
 
-def step(block: Block, node: Node | None, *, silent: bool, rested: bool) -> Step | None:
+def step(block: Block, node: Node | None, *, unwanted: bool, rested: bool) -> Step | None:
     """Return the next step of one block, if there is one.
 
-    *silent*: its node was not heard of for long; *rested*: it was seen quarantined for long.
-    A block whose node has no record is nobody's to decide but a person's.
+    *unwanted*: its node was not heard of for long, or its pool drains; *rested*: it was seen
+    quarantined for long.  A block whose node has no record is nobody's to decide but a person's.
     """
     if node is None:
         return None
     fenced = is_fenced(block, node)
-    leaving = fenced or silent or node.state is not NodeState.ACTIVE
+    leaving = fenced or unwanted or node.state is not NodeState.ACTIVE
     match block.state:
         case BlockState.ACTIVE:
             return Step(block, BlockState.DRAINING) if leaving else None

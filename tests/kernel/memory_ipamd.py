@@ -17,7 +17,7 @@ from typing import Any
 
 from ipam import calls
 from ipam.authority import Authority
-from ipam.cluster import Pool, PoolState
+from ipam.cluster import Pool
 from ipam.health import Health
 from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryCluster, MemoryKV
@@ -66,10 +66,6 @@ async def _pool(authority: Authority, name: str, cidr: str, length: int, **more:
     await authority.put_pool(Pool(name=name, cidr=ip_network(cidr), block_length=length, **more))
 
 
-async def _drain_pool(authority: Authority, name: str, cidr: str, length: int) -> None:
-    await _pool(authority, name, cidr, length, state=PoolState.DRAINING)
-
-
 async def _fence(authority: Authority, node: str) -> list[str]:
     done = await authority.drain(calls.Drain(node=node, fenced=True, force=True, by="a test"))
     return [str(cidr) for cidr in done.blocks]
@@ -93,7 +89,6 @@ async def _take(authority: Authority, node: str, count: int) -> None:
 
 _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "pool": _pool,
-    "drain pool": _drain_pool,
     "fence": _fence,
     "take": _take,
     "drain": _drain,

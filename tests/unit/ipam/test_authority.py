@@ -135,6 +135,26 @@ def test_disabled_pool_gives_nothing(cluster: Site) -> None:
         cluster.claim("a")
 
 
+def test_draining_pool_wants_its_blocks_back_and_a_node_gets_others(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+    other = replace(FOUR, name="other", cidr=ip_network("10.0.1.0/24"))
+    cluster.do(lambda a: a.put_pool(other, create=True))
+    cluster.do(lambda a: a.change_pool("four", state=PoolState.DRAINING))
+    cluster.do(lambda a: a.tick())
+    drained = cluster.register(node("a")).blocks
+    fresh = cluster.claim("a", "y").blocks
+    cluster.do(lambda a: a.change_pool("four", state=PoolState.ACTIVE))
+    cluster.do(lambda a: a.tick())
+
+    assert {b.pool: b.state for b in drained} == {
+        "four": BlockState.DRAINING,
+        "six": BlockState.ACTIVE,
+    }
+    assert [block.pool for block in fresh if block.cidr.version == 4] == ["other"]
+    assert {block.state for block in cluster.register(node("a")).blocks} == {BlockState.ACTIVE}
+
+
 def test_foreign_key_is_reported_left_alone_and_not_given(cluster: Site) -> None:
     in_the_way = KEYS.block(ip_network("10.0.0.0/25"))
     cluster.run(put(cluster, in_the_way, b"by hand"))

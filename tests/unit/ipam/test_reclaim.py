@@ -15,7 +15,7 @@ QUARANTINED = replace(BLOCK, state=BlockState.QUARANTINED)
 
 
 @pytest.mark.parametrize(
-    ("block", "node", "silent", "state"),
+    ("block", "node", "unwanted", "state"),
     [
         (BLOCK, NODE, True, BlockState.DRAINING),
         (BLOCK, LEAVING, False, BlockState.DRAINING),
@@ -25,12 +25,12 @@ QUARANTINED = replace(BLOCK, state=BlockState.QUARANTINED)
         (DRAINING, replace(NODE, epoch=2), False, BlockState.QUARANTINED),
     ],
 )
-def test_next_step(block: Block, node: Node, silent: bool, state: BlockState) -> None:
-    assert step(block, node, silent=silent, rested=False) == Step(block, state)
+def test_next_step(block: Block, node: Node, unwanted: bool, state: BlockState) -> None:
+    assert step(block, node, unwanted=unwanted, rested=False) == Step(block, state)
 
 
 @pytest.mark.parametrize(
-    ("block", "node", "silent"),
+    ("block", "node", "unwanted"),
     [
         (BLOCK, NODE, False),
         (DRAINING, NODE, True),
@@ -41,13 +41,13 @@ def test_next_step(block: Block, node: Node, silent: bool, state: BlockState) ->
     ],
 )
 def test_no_step_without_the_nodes_word_or_a_fence(
-    block: Block, node: Node | None, silent: bool
+    block: Block, node: Node | None, unwanted: bool
 ) -> None:
-    assert step(block, node, silent=silent, rested=False) is None
+    assert step(block, node, unwanted=unwanted, rested=False) is None
 
 
 def test_quarantined_block_is_freed_once_it_has_rested() -> None:
-    assert step(QUARANTINED, NODE, silent=False, rested=True) == Step(QUARANTINED, None)
+    assert step(QUARANTINED, NODE, unwanted=False, rested=True) == Step(QUARANTINED, None)
 
 
 def test_only_a_fenced_and_wiped_node_without_blocks_is_forgotten() -> None:
