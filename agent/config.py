@@ -1,14 +1,17 @@
 """The agent's configuration file (TOML), checked key by key into one frozen value."""
 
+import os
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from agent.placement import InstallConfig
+from kube import config as kube_config
+from kube.config import ServerConfig
 from masquerade.settings import Settings as MasqueradeConfig
 from net import settings
 from net.address import IPAddress
@@ -17,6 +20,20 @@ from routing.settings import Mode
 from routing.settings import Settings as RoutingConfig
 
 DEFAULT_PATH = Path("/etc/isthmus/agent.toml")
+NODE_VARIABLE = "ISTHMUS_NODE"
+
+
+def _own_name() -> str:
+    """The environment says it where the host's name is not the node's."""
+    return os.environ.get(NODE_VARIABLE, "") or socket.gethostname()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesConfig(ServerConfig):
+    """Kubernetes, of which this is *node*; *service* (namespace/name) leads to ipamd, if any."""
+
+    node: str = field(default_factory=_own_name)
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +41,21 @@ class IpamdConfig:
     """Where this node's blocks come from, and as whom it asks.
 
     *node* is the name in its certificate; *addresses* are those by which other nodes reach
-    this one, none: the one from which it reaches ipamd.
+    this one, none: those of its Node, or the one from which it reaches ipamd.
+
+    With *token*, a file with a service account's token for ipamd, certificate and key are got
+    at *enroll_port* of ipamd, and none are looked for.  *server_name*: in ipamd's certificate,
+    "": where it is reached.
     """
 
-    endpoints: tuple[str, ...]
     ca: Path
-    certificate: Path
-    key: Path
-    node: str = field(default_factory=socket.gethostname)
+    endpoints: tuple[str, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+    token: Path | None = None
+    enroll_port: int = 9475
+    server_name: str = ""
+    node: str = field(default_factory=_own_name)
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     addresses: tuple[IPAddress, ...] = ()
 
@@ -47,7 +71,7 @@ class AgentConfig:
     Kubernetes node NotReady); *ipamd* None: addresses are given from ranges in network
     configurations alone; *routing* None: others route between nodes; *masquerade* None: what
     pods send keeps its address, or networks say otherwise; *install* None: plugin and network
-    list were put by somebody else.
+    list were put by somebody else; *kubernetes* None: no API server is asked.
     """
 
     socket: Path = Path("/run/isthmus/agent.sock")
@@ -65,6 +89,16 @@ class AgentConfig:
     routing: RoutingConfig | None = None
     masquerade: MasqueradeConfig | None = None
     install: InstallConfig | None = None
+    kubernetes: KubernetesConfig | None = None
+
+    @property
+    def identity(self) -> Path:
+        """The certificate that was got by a token, and its key."""
+        return self.state_dir / "node.pem"
+
+    @property
+    def kubernetes_said(self) -> Path:
+        return self.state_dir / "kubernetes.json"
 
     @property
     def database(self) -> Path:
@@ -99,6 +133,9 @@ _IPAMD_CHECKS: Mapping[str, settings.Check] = {
     "ca": settings.absolute_path,
     "certificate": settings.absolute_path,
     "key": settings.absolute_path,
+    "token": settings.path_or_nothing,
+    "enroll_port": settings.whole_number(1, 65535),
+    "server_name": settings.of_type(str, "a text"),
     "node": settings.word,
     "labels": settings.labels,
     "addresses": settings.addresses,
@@ -131,6 +168,22 @@ _INSTALL_CHECKS: Mapping[str, settings.Check] = {
     "conf_dir": settings.absolute_path,
 }
 
+
+def _service(value: object) -> str:
+    if value == "":
+        return ""
+    namespace, slash, name = str(value).partition("/")
+    if type(value) is not str or not slash or "/" in name:
+        raise ValueError("must be namespace/name of a Service, or empty")
+    return f"{settings.word(namespace)}/{settings.word(name)}"
+
+
+_KUBERNETES_CHECKS: Mapping[str, settings.Check] = {
+    **kube_config.CHECKS,
+    "node": settings.word,
+    "service": _service,
+}
+
 _CHECKS: Mapping[str, settings.Check] = {
     "socket": settings.absolute_path,
     "state_dir": settings.absolute_path,
@@ -147,6 +200,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "routing": settings.table(RoutingConfig, _ROUTING_CHECKS),
     "masquerade": settings.table(MasqueradeConfig, _MASQUERADE_CHECKS),
     "install": settings.table(InstallConfig, _INSTALL_CHECKS),
+    "kubernetes": settings.table(KubernetesConfig, _KUBERNETES_CHECKS),
 }
 
 
@@ -163,9 +217,27 @@ def load(path: Path | None) -> AgentConfig:
 def parse(document: Mapping[str, Any]) -> AgentConfig:
     """Check *document*; raises ConfigError with a line for each wrong key."""
     found = settings.checked(AgentConfig, document, _CHECKS)
-    idle = [name for name in ("routing", "masquerade") if getattr(found, name)]
-    if found.ipamd is None and idle:
-        raise ConfigError(
-            "\n".join(f"[{name}] needs [ipamd], who says which node has which" for name in idle)
-        )
+    if faults := list(_contradictions(found)):
+        raise ConfigError("\n".join(faults))
     return found
+
+
+def _contradictions(config: AgentConfig) -> Iterator[str]:
+    ipamd = config.ipamd
+    if ipamd is None:
+        for name in ("routing", "masquerade"):
+            if getattr(config, name):
+                yield f"[{name}] needs [ipamd], who says which node has which"
+        return
+    if not ipamd.endpoints and not (config.kubernetes and config.kubernetes.service):
+        yield "[ipamd] endpoints is missing; or else [kubernetes] service, which leads to them"
+    given = [name for name in ("certificate", "key") if getattr(ipamd, name)]
+    if ipamd.token and given:
+        yield f"[ipamd] has both token and {' and '.join(given)}: a token is to get them by"
+    elif not ipamd.token and len(given) < 2:
+        yield "[ipamd] needs certificate and key, or a token to get them by"
+    if config.kubernetes and config.kubernetes.node != ipamd.node:
+        yield (
+            f"[ipamd] node is {ipamd.node}, and [kubernetes] node {config.kubernetes.node}: they "
+            "are one"
+        )

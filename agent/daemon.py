@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agent import admin
 from agent import log as logs
@@ -23,7 +23,16 @@ from agent.placement import Placement
 from agent.reconciler import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
-from agent.wiring import StateLocked, Wired, join, leave_clusters, weave, wire_within
+from agent.wiring import (
+    StateLocked,
+    Wired,
+    enroll,
+    introduce,
+    join,
+    leave_clusters,
+    weave,
+    wire_within,
+)
 from cni import undo
 from cni.dispatch import serve
 from cni.document import decode
@@ -39,6 +48,7 @@ from net.settings import ConfigError
 
 if TYPE_CHECKING:
     from agent.cluster import Cluster
+    from agent.kubernetes import Kubernetes
     from agent.mesh import Mesh
 
 log = logging.getLogger(__name__)
@@ -88,6 +98,12 @@ def main(path: Path | None) -> int:
     return 1 if daemon.begins_anew else 0
 
 
+class Runs(Protocol):
+    """What goes on as long as the agent serves."""
+
+    async def run(self) -> None: ...
+
+
 class Daemon:
     """One run of the agent over a wired node."""
 
@@ -105,8 +121,10 @@ class Daemon:
         self._notifier = Notifier()
         self._placement = Placement(self._config.install) if self._config.install else None
         self._is_placed = self._placement is None
-        self._cluster = join(wired)
-        self._mesh = weave(wired, self._cluster, Live(wired.config, path))
+        self._kubernetes = introduce(wired, self._tell_ipamd)
+        self._enrolment = enroll(wired, self._kubernetes)
+        self._cluster = join(wired, self._kubernetes)
+        self._mesh = weave(wired, self._cluster, Live(wired.config, path), self._kubernetes)
         self._pools = wired.node.pools
         if wired.blocks:
             wired.blocks.follow(self._look_at_pools)
@@ -143,7 +161,7 @@ class Daemon:
                 beside = [
                     tasks.create_task(self._upkeep()),
                     tasks.create_task(self._give_signs_of_life()),
-                    *(tasks.create_task(one.run()) for one in (self._cluster, self._mesh) if one),
+                    *(tasks.create_task(one.run()) for one in self._parts() if one),
                 ]
                 await self._server.run(listening, stopping)
                 for task in beside:
@@ -152,6 +170,13 @@ class Daemon:
             self._notifier.tell("STOPPING=1")
             listening.close()
         log.info("stopped; attachments stay as they are")
+
+    def _parts(self) -> tuple[Runs | None, ...]:
+        return self._cluster, self._mesh, self._kubernetes, self._enrolment
+
+    def _tell_ipamd(self) -> None:
+        if self._cluster:
+            self._cluster.renew()
 
     async def _upkeep(self) -> None:
         """Each second the spool and expired reservations; a round when it is due."""
@@ -265,13 +290,15 @@ class Daemon:
                     ),
                 },
             )
+        if response.status and self._kubernetes:
+            self._kubernetes.served(request, response)
         return response
 
     def _undo(self, request: Request) -> None:
         undo.undelivered(request, self._wired.node)
 
     def _admin(self, question: dict[str, object]) -> dict[str, object]:
-        watched = [one for one in (self._cluster, self._mesh) if one]
+        watched = [one for one in (self._cluster, self._mesh, self._kubernetes) if one]
         return admin.answer(question, Operated(self._wired, self.status, watched))
 
     def status(self) -> admin.Status:
@@ -347,7 +374,7 @@ class Operated:
         self,
         wired: Wired,
         status: Callable[[], admin.Status],
-        watched: "Sequence[Cluster | Mesh]" = (),
+        watched: "Sequence[Cluster | Mesh | Kubernetes]" = (),
     ) -> None:
         self.leases = wired.leases
         self.status = status

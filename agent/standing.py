@@ -58,7 +58,7 @@ class Standing:
             generation=own.generation,
             counter=own.counter,
             addresses=await asyncio.to_thread(self._talk.who.addresses),
-            labels=self._talk.who.labels,
+            labels=self._talk.who.labels(),
             blocks=own.told(),
         )
         reply = await self._talk.ipamd.register(asked)

@@ -45,7 +45,9 @@ class Supplies:
             await self._claim_what_is_wanted()
 
     async def _give_back(self) -> None:
-        empty = [block for block in self._dispensable() if self._talk.leases.bar(block.cidr)]
+        kept = self._talk.around.kept()
+        going = [block for block in self._dispensable() if block.cidr not in kept]
+        empty = [block for block in going if self._talk.leases.bar(block.cidr)]
         if empty:
             cidrs = {block.cidr for block in empty}
             try:
@@ -54,9 +56,9 @@ class Supplies:
                 for cidr in cidrs:
                     self._talk.leases.unbar(cidr)
                 raise
-        going = self._talk.blocks.holdings.of_state(OwnState.RETURNING)
-        if going and not self._talk.condition.frozen:
-            await self._release(going)
+        returned = self._talk.blocks.holdings.of_state(OwnState.RETURNING)
+        if returned and not self._talk.condition.frozen:
+            await self._release(returned)
         await self._drop_unused_lost()
 
     async def _release(self, going: Collection[OwnBlock]) -> None:

@@ -53,11 +53,14 @@ class Leases(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Who this agent says it is; *instance* is of this run, *addresses* looks at the host."""
+    """Who this agent says it is; *instance* is of this run, *addresses* looks at the host.
+
+    *labels* and *addresses* raise NotServed where they are not known yet.
+    """
 
     node: str
     instance: str
-    labels: Mapping[str, str]
+    labels: Callable[[], Mapping[str, str]]
     addresses: Callable[[], tuple[IPAddress, ...]]
 
 
@@ -66,13 +69,15 @@ class Surroundings:
     """What else the talk needs.
 
     *enforce* drops the traffic of these networks, and of no others (DataplaneError); *pod_of*
-    says namespace/name of a record's pod, or ""; *clock* is monotonic seconds.
+    says namespace/name of a record's pod, or ""; *clock* is monotonic seconds; *kept* are blocks
+    that somebody was told of for good: they are not given back.
     """
 
     enforce: Callable[[Collection[IPNetwork]], None]
     pod_of: Callable[[Record], str]
     clock: Callable[[], float]
     random: Random
+    kept: Callable[[], Collection[IPNetwork]] = tuple
 
 
 @dataclass(slots=True)

@@ -6,14 +6,15 @@ import os
 import secrets
 import threading
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 from agent.boot import boot_id, machine_id, now_ns, own_addresses
-from agent.config import AgentConfig
+from agent.config import AgentConfig, IpamdConfig
 from agent.live import Live
 from agent.reconciler import Reconciler
 from agent.search import Search
@@ -40,11 +41,14 @@ from ipam.sqlite import SQLiteStore, open_store, start_over
 from ipam.store import UnusableStore
 from masquerade.names import SKELETON
 from masquerade.reconciler import Reconciler as Masquerader
+from net.address import IPAddress
 from routing.reconciler import Reconciler as Router
 from routing.reconciler import clear as remove_routes
 
 if TYPE_CHECKING:
     from agent.cluster import Cluster
+    from agent.enrolment import Enrolment
+    from agent.kubernetes import Kubernetes
     from agent.mesh import Mesh
 
 log = logging.getLogger(__name__)
@@ -251,7 +255,81 @@ def _blocks(
     return blocks
 
 
-def join(wired: Wired) -> "Cluster | None":
+def introduce(wired: Wired, changed: Callable[[], None]) -> "Kubernetes | None":
+    """Make the node's part in Kubernetes, where it is configured; verbs ask it from now on.
+
+    *changed* is called when our Node is another than it was.
+    """
+    config = wired.config.kubernetes
+    if config is None:
+        return None
+    from agent.kubernetes import Kubernetes, Surroundings
+    from kube.client import Client
+
+    kubernetes = Kubernetes(
+        config,
+        Client(config.access(), agent="isthmus-agent"),
+        wired.config.kubernetes_said,
+        Surroundings(
+            unready=wired.node.ready,
+            blocks=lambda: wired.blocks.holdings.blocks if wired.blocks else (),
+            changed=changed,
+            clock=time.monotonic,
+            random=Random(),
+        ),
+    )
+    wired.node = replace(wired.node, kubernetes=kubernetes.pods)
+    return kubernetes
+
+
+def enroll(wired: Wired, kubernetes: "Kubernetes | None") -> "Enrolment | None":
+    """Make what gets this node's certificate, where that is by a token."""
+    config = wired.config.ipamd
+    if config is None or config.token is None:
+        return None
+    from agent.enrolment import Enrolment
+    from ipam import enrolling
+
+    def endpoints() -> Sequence[str]:
+        if kubernetes and not config.endpoints:
+            return kubernetes.enroll_endpoints()
+        return [f"{one.rpartition(':')[0]}:{config.enroll_port}" for one in config.endpoints]
+
+    token, ca, server_name = config.token, config.ca, config.server_name
+    return Enrolment(
+        wired.config.identity,
+        config.node,
+        lambda request: enrolling.enroll(
+            endpoints(), request, token=token, ca=ca, server_name=server_name
+        ),
+        random=Random(),
+    )
+
+
+def _own_labels(
+    config: IpamdConfig, kubernetes: "Kubernetes | None"
+) -> Callable[[], Mapping[str, str]]:
+    """By which pools choose this node: those of its Node, and those in the configuration."""
+
+    def find() -> Mapping[str, str]:
+        return {**kubernetes.labels(), **config.labels} if kubernetes else config.labels
+
+    return find
+
+
+def _own_addresses(
+    config: IpamdConfig, kubernetes: "Kubernetes | None"
+) -> Callable[[], tuple[IPAddress, ...]]:
+    """By what other nodes reach this one: as configured, as its Node says, or as it looks."""
+
+    def find() -> tuple[IPAddress, ...]:
+        known = kubernetes.addresses() if kubernetes else ()
+        return config.addresses or known or own_addresses(config.endpoints)
+
+    return find
+
+
+def join(wired: Wired, kubernetes: "Kubernetes | None" = None) -> "Cluster | None":
     """Make the talk with ipamd, where one is configured; to be run in an event loop."""
     config, blocks = wired.config.ipamd, wired.blocks
     if config is None or blocks is None:
@@ -272,29 +350,34 @@ def join(wired: Wired) -> "Cluster | None":
             for each in (ROUTED, BRIDGED)
         }
     )
-    files = TLSFiles(certificate=config.certificate, key=config.key, ca=config.ca)
+    own = wired.config.identity
+    files = TLSFiles(certificate=config.certificate or own, key=config.key or own, ca=config.ca)
+    endpoints = config.endpoints or (kubernetes.endpoints if kubernetes else ())
     return Cluster(
         Talk(
             blocks=blocks,
             leases=wired.leases,
-            ipamd=Client(config.endpoints, files),
+            ipamd=Client(endpoints, files, server_name=config.server_name),
             who=Identity(
                 node=config.node,
                 instance=secrets.token_hex(8),
-                labels=config.labels,
-                addresses=lambda: config.addresses or own_addresses(config.endpoints),
+                labels=_own_labels(config, kubernetes),
+                addresses=_own_addresses(config, kubernetes),
             ),
             around=Surroundings(
                 enforce=barrier.enforce,
                 pod_of=lambda record: pod_name(spec_of(record).pod),
                 clock=time.monotonic,
                 random=Random(),
+                kept=kubernetes.pod_cidrs if kubernetes else tuple,
             ),
         )
     )
 
 
-def weave(wired: Wired, cluster: "Cluster | None", live: Live) -> "Mesh | None":
+def weave(
+    wired: Wired, cluster: "Cluster | None", live: Live, kubernetes: "Kubernetes | None" = None
+) -> "Mesh | None":
     """Make the node's part in the cluster's network, where an ipamd is configured.
 
     Routes that an agent with other settings made are gone then.  Raises DataplaneError.
@@ -316,7 +399,7 @@ def weave(wired: Wired, cluster: "Cluster | None", live: Live) -> "Mesh | None":
             config.routing,
             fabric,
             node=ipamd.node,
-            own=lambda: ipamd.addresses or own_addresses(ipamd.endpoints),
+            own=_own_addresses(ipamd, kubernetes),
             clock=time.monotonic,
         )
     seams = Seams(

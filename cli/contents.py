@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.placement import PLUGINS
+from agent.program import own_command
 from cli.installation import Care, Item, agent_config, conflist, ipamd_unit, unit
-from cli.places import CONF, Places, has_systemd, own_command
+from cli.places import CONF, Places, has_systemd
 from net.address import IPNetwork
 
 CONFLIST = "10-isthmus.conflist"

@@ -194,7 +194,7 @@ def _picture(site: Any, results: dict[str, Any]) -> str:
 
 
 def _how_to_look(site: Any) -> None:
-    from cli.places import own_command
+    from agent.program import own_command
 
     names = [site.name(part) for part in ("host", "outside", "web", "shell", "brief")]
     title("All of it goes on running.  To look around")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.program import own_command
 from cli.answers import Problem
 from cli.demo_stage import Stage, tail
-from cli.places import CONF, own_command
+from cli.places import CONF
 from dataplane.programs import Running, run
 
 HOSTS = ("a", "b", "c")

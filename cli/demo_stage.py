@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.program import own_command
 from cli.answers import Problem
-from cli.places import own_command
 from dataplane.programs import Running, run
 
 _READY_S = 20.0

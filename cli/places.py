@@ -1,7 +1,6 @@
 """Where things are put on a host, and where what is put comes from."""
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,12 +67,3 @@ def find_standalone() -> Path | None:
 def has_systemd() -> bool:
     """systemd is what runs this host (sd_booted(3))."""
     return Path("/run/systemd/system").is_dir()
-
-
-def own_command() -> list[str]:
-    """How this very program is run again, from any directory."""
-    if getattr(sys, "frozen", False):
-        return [str(Path(sys.executable).resolve())]
-    if script := shutil.which("isthmus", path=str(Path(sys.executable).parent)):
-        return [script]
-    return ["/usr/bin/env", f"PYTHONPATH={TREE}", sys.executable, "-m", "cli"]

@@ -9,6 +9,9 @@ from net.address import IPAddress, IPNetwork
 
 SCHEMA = 1
 
+NODE_UID = "isthmus.dev/node-uid"
+"""The label by which an agent says which Node of Kubernetes its machine is."""
+
 
 class PoolState(StrEnum):
     """ACTIVE gives blocks; DISABLED gives none; DRAINING gives none and wants its own back."""

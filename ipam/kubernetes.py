@@ -21,7 +21,7 @@ from random import Random
 from typing import Protocol
 
 from ipam.calls import Drain, Drained
-from ipam.cluster import Node, NodeState, Settings
+from ipam.cluster import NODE_UID, Node, NodeState, Settings
 from ipam.errors import IPAMError
 from ipam.refusals import Forbidden
 from ipam.view import View
@@ -31,7 +31,6 @@ from kube.client import Client
 from kube.errors import KubeError, NotFound
 from kube.reflector import Reflector, Selection
 
-NODE_UID = "isthmus.dev/node-uid"
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 BY = "Kubernetes"
 TICK_S = 5.0

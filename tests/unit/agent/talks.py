@@ -114,7 +114,7 @@ class Site:
         who = Identity(
             node="n1",
             instance="i1",
-            labels={"zone": "a"},
+            labels=lambda: {"zone": "a"},
             addresses=lambda: (ip_address("192.0.2.1"),),
         )
         around = Surroundings(

@@ -7,15 +7,22 @@ from typing import Any
 
 import pytest
 
-from agent.config import DEFAULT_PATH, AgentConfig, IpamdConfig, load, parse
+from agent.config import (
+    DEFAULT_PATH,
+    AgentConfig,
+    IpamdConfig,
+    KubernetesConfig,
+    load,
+    parse,
+)
 from masquerade.settings import Settings as MasqueradeConfig
 from net.settings import ConfigError, LogFormat, LogLevel
 from routing.settings import Mode
 from routing.settings import Settings as RoutingConfig
 
 ALLOWED = (
-    "cooldown_s, grace_s, install, ipamd, log_format, log_level, masquerade, max_parallel, "
-    "max_queued, metrics_address, reconcile_interval_s, routing, socket, state_dir, "
+    "cooldown_s, grace_s, install, ipamd, kubernetes, log_format, log_level, masquerade, "
+    "max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, socket, state_dir, "
     "status_counts_addresses"
 )
 
@@ -201,10 +208,55 @@ def test_a_wrong_key_of_ipamd_is_named(change: dict[str, Any], message: str) -> 
 
 
 def test_what_ipamd_needs_is_named_where_it_is_missing() -> None:
-    assert refusal(ipamd={}).splitlines() == [
-        f"[ipamd] {key} is missing" for key in ("endpoints", "ca", "certificate", "key")
+    assert refusal(ipamd={}) == "[ipamd] ca is missing"
+    assert refusal(ipamd={"ca": "/e/ca.pem"}).splitlines() == [
+        "[ipamd] endpoints is missing; or else [kubernetes] service, which leads to them",
+        "[ipamd] needs certificate and key, or a token to get them by",
     ]
     assert refusal(ipamd=7) == "ipamd = 7: must be a table"
+
+
+def test_in_kubernetes_a_token_and_a_service_are_enough() -> None:
+    found = parse(
+        {
+            "ipamd": {"ca": "/e/ca.pem", "token": "/t", "node": "n1"},
+            "kubernetes": {"service": "isthmus/ipamd", "node": "n1"},
+        }
+    )
+
+    assert found.kubernetes == KubernetesConfig(service="isthmus/ipamd", node="n1")
+    assert found.ipamd is not None
+    assert (found.ipamd.endpoints, found.ipamd.certificate, found.ipamd.token) == (
+        (),
+        None,
+        Path("/t"),
+    )
+
+
+def test_the_environment_may_name_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISTHMUS_NODE", "n7")
+
+    found = parse({"ipamd": IPAMD, "kubernetes": {}})
+
+    assert found.ipamd is not None
+    assert found.kubernetes is not None
+    assert (found.ipamd.node, found.kubernetes.node) == ("n7", "n7")
+
+
+@pytest.mark.parametrize(
+    ("ipamd", "kubernetes", "message"),
+    [
+        ({"token": "/t"}, {}, "[ipamd] has both token and certificate and key"),
+        ({"key": "/k", "certificate": "/c", "node": "x"}, {"node": "y"}, "they are one"),
+        ({}, {"service": "ipamd"}, "must be namespace/name of a Service, or empty"),
+        ({}, {"address": "10.0.0.1"}, "must be as https://10.0.0.1:6443, or empty"),
+        ({}, {"kubeconfig": "x"}, "must be an absolute path"),
+    ],
+)
+def test_what_of_kubernetes_is_wrong_is_named(
+    ipamd: dict[str, Any], kubernetes: dict[str, Any], message: str
+) -> None:
+    assert message in refusal(ipamd={**IPAMD, **ipamd}, kubernetes=kubernetes)
 
 
 def test_routing_and_masquerade_are_off_unless_there_is_a_table_for_them() -> None:

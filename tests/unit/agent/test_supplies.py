@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,13 +250,13 @@ def test_a_draining_pool_gets_its_blocks_back(site: Site) -> None:
         node = await begun(site)
         await site.pool("four", FOUR, 29, state=PoolState.DRAINING)
         await site.pool("other", "10.31.0.0/24", 28)
-        await site.authority.tick()
-        node.standing.renew()
-        await node.step()
-        await node.step()
+        for _ in range(3):
+            await site.authority.tick()
+            node.standing.renew()
+            await node.step()
 
-        given = site.give(1)
-        assert given[0].startswith(("10.30.", "10.31."))
+        assert site.give(1)[0].startswith("10.31.")
+        assert not any(cidr.startswith("10.30.") for cidr in site.blocks())
 
     asyncio.run(scene())
 
@@ -291,5 +292,25 @@ def test_a_lost_block_is_forgotten_with_its_last_pod(site: Site) -> None:
 
         assert site.blocks() == {}
         assert site.enforced[-1] == frozenset()
+
+    asyncio.run(scene())
+
+
+def test_a_block_that_kubernetes_was_told_of_stays_until_it_forgets(site: Site) -> None:
+    async def scene() -> None:
+        node = await begun(site)
+        told = frozenset({site.talk.blocks.holdings.blocks[0].cidr})
+        kept = [told]
+        site.talk = replace(site.talk, around=replace(site.talk.around, kept=lambda: kept[-1]))
+        node = Node(site)
+        await site.authority.drain(Drain(node="n1"))
+        await site.authority.tick()
+        await node.step()
+        stays = [block.cidr for block in site.talk.blocks.holdings.blocks]
+        kept.append(frozenset())
+        await node.step()
+
+        assert frozenset(stays) == told
+        assert site.blocks() == {}
 
     asyncio.run(scene())

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig, IpamdConfig
-from agent.wiring import StateLocked, Wired, join, lock_state, wire
-from ipam.errors import StoreUnavailable
+from agent.config import AgentConfig, IpamdConfig, KubernetesConfig
+from agent.wiring import StateLocked, Wired, enroll, introduce, join, lock_state, wire
+from ipam.errors import NotServed, StoreUnavailable
 from ipam.leases import Attachment, Record, Wanted
 from ipam.ranges import Range, RangeSet
 
@@ -299,3 +299,34 @@ def test_an_agent_without_ipamd_does_not_load_grpc() -> None:
     script = "import sys, agent.daemon; sys.exit(any(m.startswith('grpc') for m in sys.modules))"
 
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_in_kubernetes_verbs_ask_it_and_ipamd_is_where_it_says(config: AgentConfig) -> None:
+    ipamd = replace(IPAMD, endpoints=(), certificate=None, key=None, token=Path("/t"), node="a")
+    config = replace(
+        config, ipamd=ipamd, kubernetes=KubernetesConfig(node="a", service="isthmus/ipamd")
+    )
+    wired = wire(config)
+    try:
+        before = wired.node.kubernetes
+        kubernetes = introduce(wired, lambda: None)
+
+        assert before is None
+        assert kubernetes is not None
+        assert wired.node.kubernetes is kubernetes.pods
+        assert enroll(wired, kubernetes) is not None
+        assert kubernetes.endpoints() == ()
+        with pytest.raises(NotServed, match="Node a is not known yet"):
+            kubernetes.labels()
+    finally:
+        wired.close()
+
+
+def test_without_kubernetes_nobody_is_asked(config: AgentConfig) -> None:
+    wired = wire(replace(config, ipamd=IPAMD))
+    try:
+        assert introduce(wired, lambda: None) is None
+        assert enroll(wired, None) is None
+        assert wired.node.kubernetes is None
+    finally:
+        wired.close()

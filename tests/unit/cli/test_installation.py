@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config import AgentConfig, IpamdConfig
+from agent.config import AgentConfig, IpamdConfig, KubernetesConfig
 from agent.config import parse as parse_agent
 from agent.placement import InstallConfig
 from cli.installation import Action, Care, agent_config, conflist, decide, unit
@@ -90,6 +90,7 @@ def test_the_example_configuration_has_every_key_with_its_default() -> None:
     assert parse_agent(defaults) == AgentConfig()
     assert set(document["ipamd"]) == {field.name for field in fields(IpamdConfig)}
     assert parse_agent(document).ipamd is not None
+    assert set(document["kubernetes"]) == {field.name for field in fields(KubernetesConfig)}
     assert set(document["install"]) == {field.name for field in fields(InstallConfig)}
 
 

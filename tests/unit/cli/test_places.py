@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from agent.version import VERSION
-from cli.places import CONF, Places, own_command
-from dataplane.programs import run
+from cli.places import CONF, Places
 
 
 def test_paths_are_put_below_the_root() -> None:
@@ -18,12 +16,6 @@ def test_paths_are_put_below_the_root() -> None:
 
 def test_the_data_files_are_beside_the_code() -> None:
     assert (CONF / "10-isthmus.conflist").is_file()
-
-
-def test_this_program_can_be_run_again_from_anywhere(tmp_path: Path) -> None:
-    done = run(["/usr/bin/env", "-C", str(tmp_path), *own_command(), "--version"])
-
-    assert (done.status, done.stdout) == (0, f"isthmus, version {VERSION}\n")
 
 
 def test_paths_that_the_launcher_does_not_know_are_named_with_their_variables() -> None:

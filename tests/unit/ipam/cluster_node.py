@@ -200,7 +200,7 @@ class Life:
                 who=Identity(
                     node=node.name,
                     instance=f"{node.uid}-{node.lives}",
-                    labels={},
+                    labels=dict,
                     addresses=lambda: (ip_address("192.0.2.1"),),
                 ),
                 around=Surroundings(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ipam.calls import Drain, Drained
-from ipam.cluster import Config, Node, NodeState, Settings
-from ipam.kubernetes import NODE_UID, OUT_OF_SERVICE, KubeNode, NodeWatch, plan
+from ipam.cluster import NODE_UID, Config, Node, NodeState, Settings
+from ipam.kubernetes import OUT_OF_SERVICE, KubeNode, NodeWatch, plan
 from ipam.refusals import Forbidden
 from kube.client import Client
 from tests.kube_api import NODES, FakeAPI, until

@@ -1,0 +1,345 @@
+"""The agent's part in Kubernetes: follows what concerns this node, and says how the node is.
+
+    our Node              labels choose pools, addresses are ours, its uid goes to ipamd
+    pods of this node     their annotations                         (agent.pods)
+    namespaces            their annotations
+    ipamd's EndpointSlices   where ipamd is, if configuration says so
+
+Nothing here is on the path of a DEL, and nothing on that of an ADD but one bounded question where
+the copies do not know a pod.  While the API server is away all stays as it was said last, also
+over a restart of the agent, by one file.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+from agent import failures, known, own_node
+from agent.config import KubernetesConfig
+from agent.known import Annotations, Known, KnownNode, KnownPod
+from agent.pods import CannotSay, Pods, known_pod, wanted
+from cni.request import Request, Response
+from ipam.cluster import NODE_UID
+from ipam.errors import NotServed
+from ipam.holdings import OwnBlock
+from kube import objects
+from kube.client import Client
+from kube.errors import Conflict, KubeError, NotFound
+from kube.events import Recorder
+from kube.nodes import NODES
+from kube.reflector import Reflector, Selection
+from net.address import IPAddress, IPNetwork
+
+TICK_S = 2.0
+LONGEST_PAUSE_S = 60.0
+KEEP_S = 5.0
+SERVICE_NAME = "kubernetes.io/service-name"
+IPAMD_PORT, ENROLL_PORT = "ipamd", "enroll"
+
+Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What of this node is told: why it cannot serve, or "", and its blocks.
+
+    *changed* is called when ipamd should hear of our Node again; *clock*: monotonic seconds.
+    """
+
+    unready: Callable[[], str]
+    blocks: Callable[[], Collection[OwnBlock]]
+    changed: Callable[[], None]
+    clock: Callable[[], float]
+    random: Random
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Endpoints of ipamd, as HOST:PORT."""
+
+    endpoints: tuple[str, ...] = ()
+    enroll: tuple[str, ...] = ()
+
+
+class Kubernetes:
+    """One for the life of an agent."""
+
+    def __init__(
+        self, config: KubernetesConfig, client: Client, file: Path, around: Surroundings
+    ) -> None:
+        self._config, self._client, self._file, self._around = config, client, file, around
+        self._kept = known.load(file)
+        self._is_kept = True
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._told = ""
+        self.recorder = Recorder(client, host=config.node, clock=around.clock)
+        self._node: Reflector[objects.Node, objects.Node] = self._reflector(
+            NODES, objects.Node, lambda node: node, fieldSelector=f"metadata.name={config.node}"
+        )
+        self._pods = self._reflector(
+            "/api/v1/pods", objects.Pod, known_pod, fieldSelector=f"spec.nodeName={config.node}"
+        )
+        self._namespaces = self._reflector(
+            "/api/v1/namespaces", objects.Object, lambda one: wanted(one.metadata.annotations)
+        )
+        namespace, _, service = config.service.partition("/")
+        self._slices = self._reflector(
+            f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
+            objects.EndpointSlice,
+            where,
+            labelSelector=f"{SERVICE_NAME}={service}",
+        )
+        self.pods = Pods(
+            self._pods.objects,
+            self._namespaces.objects,
+            self._kept,
+            self._ask_pod,
+            self._ask_namespace,
+        )
+
+    def _reflector(
+        self, path: str, kind: type[Any], keep: Callable[[Any], Any], **params: str
+    ) -> Reflector[Any, Any]:
+        return Reflector(
+            self._client,
+            Selection(path=path, kind=kind, keep=keep, params=params),
+            random=self._around.random,
+            changed=self._changed,
+        )
+
+    def _changed(self, key: str, kept: object) -> None:
+        self._is_kept = False
+        self._news.set()
+
+    # What others ask, from any thread.
+
+    @property
+    def node(self) -> KnownNode:
+        """Our Node as it was said last; all empty where it never was, or is deleted."""
+        found = self._node.objects.get(self._config.node)
+        if found is None:
+            return KnownNode() if self._node.synced.is_set() else self._kept.node
+        return known_node(found)
+
+    def labels(self) -> Mapping[str, str]:
+        """Our Node's labels, and its uid among them.  Raises NotServed where it is not known."""
+        node = self.node
+        if not node.uid:
+            raise NotServed(
+                f"Kubernetes has no Node {self._config.node}"
+                if self._node.synced.is_set()
+                else f"Node {self._config.node} is not known yet: {self.trouble or 'asking'}"
+            )
+        return {**node.labels, NODE_UID: node.uid}
+
+    def addresses(self) -> tuple[IPAddress, ...]:
+        return tuple(ip_address(text) for text in self.node.addresses)
+
+    def pod_cidrs(self) -> frozenset[IPNetwork]:
+        """The blocks that stand in our Node: as long as it is there they are not given back."""
+        return frozenset(ip_network(text) for text in self.node.pod_cidrs)
+
+    def endpoints(self) -> tuple[str, ...]:
+        return self._where().endpoints
+
+    def enroll_endpoints(self) -> tuple[str, ...]:
+        return self._where().enroll
+
+    def _where(self) -> Where:
+        found = list(self._slices.objects.values())
+        both = Where(
+            tuple(sorted({one for slice_ in found for one in slice_.endpoints})),
+            tuple(sorted({one for slice_ in found for one in slice_.enroll})),
+        )
+        # None at all is a Service without pods for now: those of before may be back sooner.
+        return both if both.endpoints else Where(self._kept.endpoints, self._kept.enroll)
+
+    @property
+    def trouble(self) -> str:
+        """What keeps us from the API server, or ""."""
+        return next((one.trouble for one in self._reflectors() if one.trouble), "")
+
+    def served(self, request: Request, response: Response) -> None:
+        """Let a pod's user know of an ADD that failed."""
+        if (told := failures.told(request, response)) is not None:
+            self.recorder.tell(told)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "node": self._config.node,
+            "uid": self.node.uid,
+            "pod_cidrs": list(self.node.pod_cidrs),
+            "pods": len(self._pods.objects),
+            "trouble": self.trouble or self._told,
+            "events_dropped": self.recorder.dropped,
+        }
+
+    def problems(self) -> list[str]:
+        """What is wrong between us and the API server, a line each."""
+        found = dict.fromkeys([*(one.trouble for one in self._reflectors()), self._told])
+        return [f"Kubernetes: {trouble}" for trouble in found if trouble]
+
+    # What goes on beside.
+
+    async def run(self) -> None:
+        """Follow and tell until cancelled; whatever the API server does ends nothing."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for reflector in self._reflectors():
+                    tasks.create_task(reflector.run())
+                tasks.create_task(self.recorder.run())
+                tasks.create_task(self._keep_for_ever())
+                tasks.create_task(self._tell_for_ever())
+        finally:
+            self._loop = None
+            self._client.close()
+
+    def _reflectors(self) -> Iterator[Reflector[Any, Any]]:
+        yield from (self._node, self._pods, self._namespaces)
+        if self._config.service:
+            yield self._slices
+
+    async def _keep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_S)
+            await asyncio.to_thread(self.keep)
+
+    def keep(self) -> None:
+        """Write down what was said, once all of it was."""
+        if self._is_kept or not all(one.synced.is_set() for one in self._reflectors()):
+            return
+        self._is_kept = True
+        now = Known(
+            node=self.node,
+            endpoints=self.endpoints(),
+            enroll=self.enroll_endpoints(),
+            pods=dict(self._pods.objects),
+            namespaces={name: said for name, said in list(self._namespaces.objects.items())},
+        )
+        try:
+            known.keep(self._file, now)
+        except OSError as exc:
+            self._is_kept = False
+            log.warning("what Kubernetes said is not kept", extra={"error": str(exc)})
+
+    async def _tell_for_ever(self) -> None:
+        await self._node.synced.wait()
+        pause, before = TICK_S, self.node
+        while True:
+            self._news.clear()
+            if (now := self.node) != before:
+                before = now
+                self._around.changed()
+            pause = TICK_S if await self.tell() else min(2 * pause, LONGEST_PAUSE_S)
+            await _wait(self._news, pause * (0.75 + 0.5 * self._around.random.random()))
+            if pause > TICK_S:  # what fails is not tried at each change of a pod
+                await asyncio.sleep(pause * self._around.random.random())
+
+    async def tell(self) -> bool:
+        """Write into our Node what is not there yet; False where that failed."""
+        node = self._node.objects.get(self._config.node)
+        if node is None:
+            return True
+        duty = own_node.plan(node, unready=self._around.unready(), blocks=self._around.blocks())
+        if not duty:
+            self._told = ""
+            return True
+        at = self._around.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            await own_node.carry_out(self._client, node, duty, at=at)
+        except Conflict:
+            return True  # the watch brings what changed
+        except KubeError as exc:
+            if str(exc) != self._told:
+                log.warning("Node is not told how we are, will retry", extra={"error": str(exc)})
+            self._told = str(exc)
+            return False
+        log.info(
+            "told our Node",
+            extra={
+                "pod_cidrs": duty.pod_cidrs,
+                "unavailable": duty.condition.status if duty.condition else "",
+                "taint_removed": duty.is_tainted,
+            },
+        )
+        return True
+
+    # The one question of an ADD.
+
+    def _ask_pod(self, namespace: str, name: str, within_s: float) -> KnownPod | None:
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        found = self._ask(lambda: self._client.get(path, objects.Pod, within_s=within_s), within_s)
+        return known_pod(found) if found else None
+
+    def _ask_namespace(self, name: str, within_s: float) -> Annotations | None:
+        path = f"/api/v1/namespaces/{name}"
+        found = self._ask(
+            lambda: self._client.get(path, objects.Object, within_s=within_s), within_s
+        )
+        return wanted(found.metadata.annotations) if found else None
+
+    def _ask(self, question: Callable[[], Awaitable[Answer]], within_s: float) -> Answer | None:
+        """Ask from a verb's thread.  Raises CannotSay."""
+
+        async def ask() -> Answer | None:
+            try:
+                return await question()
+            except NotFound:
+                return None
+
+        if (loop := self._loop) is None:
+            raise CannotSay("the agent ends, or has just begun")
+        answer = asyncio.run_coroutine_threadsafe(ask(), loop)
+        try:
+            return answer.result(within_s + 1)
+        except KubeError as exc:
+            raise CannotSay(str(exc)) from exc
+        except (concurrent.futures.CancelledError, TimeoutError) as exc:
+            raise CannotSay("the API server did not answer in time") from exc
+
+
+def known_node(node: objects.Node) -> KnownNode:
+    return KnownNode(
+        uid=node.metadata.uid,
+        labels=node.metadata.labels or known.NONE,
+        addresses=tuple(
+            one.address for one in node.status.addresses or () if one.type == "InternalIP"
+        ),
+        pod_cidrs=node.spec.pod_cidrs or (),
+    )
+
+
+def where(slice_: objects.EndpointSlice) -> Where:
+    """Every endpoint that does not say that it is not ready."""
+    ports = {one.name: one.port for one in slice_.ports or () if one.port}
+    hosts = [
+        f"[{address}]" if ":" in address else address
+        for endpoint in slice_.endpoints or ()
+        if endpoint.conditions.ready is not False
+        for address in endpoint.addresses
+    ]
+    found = {
+        name: tuple(f"{host}:{ports[name]}" for host in hosts) if name in ports else ()
+        for name in (IPAMD_PORT, ENROLL_PORT)
+    }
+    return Where(found[IPAMD_PORT], found[ENROLL_PORT])
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
