@@ -125,10 +125,15 @@ def local(networks: Iterable[tuple[IPNetwork, ...]]) -> frozenset[Element]:
     the larger pair stays whole and of the smaller only what lies outside is added.
     """
     wanted = {(one, other) for group in networks for one in group for other in group}
-    disjoint: list[_Pair] = []
+    # By first member: with many pools almost all pairs have nothing in common.
+    disjoint: dict[IPNetwork, list[_Pair]] = {}
     for pair in sorted(wanted, key=_size_then_place):
-        disjoint += _outside(pair, disjoint)
-    return frozenset(element(LOCAL[one.version], (one, other)) for one, other in disjoint)
+        near = [hole for one, holes in disjoint.items() if one.overlaps(pair[0]) for hole in holes]
+        for rest in _outside(pair, near):
+            disjoint.setdefault(rest[0], []).append(rest)
+    return frozenset(
+        element(LOCAL[one.version], pair) for one, pairs in disjoint.items() for pair in pairs
+    )
 
 
 def flows(changed: Iterable[Element]) -> frozenset[Flow]:

@@ -19,6 +19,8 @@ LONGEST = {4: 30, 6: 126}
 DEFAULT_LENGTH = {4: 26, 6: 122}
 # Of each family.  etcd takes 128 operations in one transaction; registering may write all blocks.
 MOST_BLOCKS = 50
+# Every node keeps pods' addresses between each two of them.
+MOST_POOLS = 64
 
 
 def name(text: str, what: str) -> str:
@@ -30,6 +32,8 @@ def name(text: str, what: str) -> str:
 
 def validate(config: Config) -> None:
     """Raises Invalid for the first thing that is wrong with *config*."""
+    if len(config.pools) > MOST_POOLS:
+        raise Invalid(f"{len(config.pools)} pools; {MOST_POOLS} are allowed")
     for pool in config.pools:
         _validate_pool(pool)
     for one, other in combinations(config.pools, 2):

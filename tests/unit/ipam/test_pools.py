@@ -45,6 +45,17 @@ def test_pools_that_overlap_or_share_a_name_are_refused() -> None:
         pools.validate(Config(pools=(FOUR, other)))
 
 
+def test_there_are_so_many_pools_and_no_more() -> None:
+    many = tuple(
+        replace(FOUR, name=f"p{number}", cidr=ip_network((0x0A000000 + (number << 10), 22)))
+        for number in range(65)
+    )
+
+    pools.validate(Config(pools=many[:64]))
+    with pytest.raises(Invalid, match="65 pools; 64 are allowed"):
+        pools.validate(Config(pools=many))
+
+
 @pytest.mark.parametrize(
     "settings",
     [
