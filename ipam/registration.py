@@ -4,14 +4,18 @@ A node that misses a record that only its own word or a fence could have ended h
 that went back: claims freeze, and it writes again what is its own, where nothing stands.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from ipam.calls import Held, Register
 from ipam.cluster import Block, BlockState, Meta, Node, NodeState
 from ipam.keys import Alive
 from ipam.refusals import Forbidden, SecondBoot
 from net.address import IPNetwork
+
+# Of what is handed back; one transaction has room for 128 comparisons.
+AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,7 @@ def plan(asked: Register, known: Known) -> Plan:
             put.append(mine)
         if why:
             reasons.append(why)
+    put += islice(_disowned(asked, node, known), AT_ONCE)
     freeze = "" if forgiven or not reasons else f"node {asked.node} {'; '.join(reasons)}"
     former = known.node
     keep = bool(freeze) and former is not None and former.uid != node.uid
@@ -94,7 +99,9 @@ def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
     state = NodeState.ACTIVE if node.state is NodeState.FENCED else node.state
     epoch = max(node.epoch, asked.epoch)
     unconfirmed = node.unconfirmed or known.unconfirmed_boots
-    return replace(fields, epoch=epoch, state=state, unconfirmed=unconfirmed), reasons
+    drained_by = node.drained_by if state is NodeState.DRAINING else ""
+    new = replace(fields, epoch=epoch, state=state, drained_by=drained_by, unconfirmed=unconfirmed)
+    return new, reasons
 
 
 def _another(fields: Node, node: Node, known: Known) -> Node:
@@ -106,6 +113,22 @@ def _another(fields: Node, node: Node, known: Known) -> Node:
             f"that machine is off or was installed anew: isthmus ipam drain {node.name} --fenced"
         )
     return replace(fields, epoch=max(node.epoch, fields.epoch) + 1)
+
+
+def _disowned(asked: Register, node: Node, known: Known) -> Iterator[Block]:
+    """What others remembered as the node's, and by its own word is not: it hands that back.
+
+    A node that remembers nothing cannot tell: its word is none.
+    """
+    if not asked.epoch or (known.node and known.node.uid != asked.uid):
+        return
+    mine = {held.cidr for held in asked.blocks if held.state is not BlockState.DRAINING}
+    for block in known.blocks.values():
+        if block.node != node.name or block.uid or block.cidr in mine:
+            continue
+        if block.state is not BlockState.QUARANTINED:
+            state = BlockState.QUARANTINED
+            yield replace(block, uid=node.uid, epoch=node.epoch, state=state)
 
 
 def _missing(held: Held, node: Node, known: Known) -> tuple[Block | None, str]:

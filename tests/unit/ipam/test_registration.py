@@ -38,6 +38,27 @@ def test_new_node_begins_with_epoch_one() -> None:
     assert (made.node.epoch, made.node.state, made.freeze) == (1, NodeState.ACTIVE, "")
 
 
+@pytest.mark.parametrize(
+    ("asked", "there", "handed_back"),
+    [
+        (replace(ASKED, blocks=()), NODE, True),
+        (replace(ASKED, blocks=(replace(HELD, state=BlockState.DRAINING),)), NODE, True),
+        (replace(ASKED, blocks=()), None, True),
+        (ASKED, NODE, False),
+        (replace(ASKED, epoch=0, generation="", blocks=()), None, False),
+    ],
+)
+def test_what_others_remembered_as_the_nodes_is_handed_back_by_its_word(
+    asked: Register, there: Node | None, handed_back: bool
+) -> None:
+    remembered = replace(BLOCK, uid="", pool="")
+
+    made = plan(asked, known(there, remembered))
+
+    quarantined = replace(remembered, uid="u", state=BlockState.QUARANTINED)
+    assert (made.blocks == (quarantined,)) == handed_back
+
+
 def test_node_that_is_as_it_was_changes_nothing() -> None:
     same = plan(ASKED, known(NODE, BLOCK))
 
