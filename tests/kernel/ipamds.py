@@ -17,14 +17,14 @@ from ipam.tls import TLSFiles
 from tests.certificates import Authority
 from tests.kernel.agents import until
 from tests.kernel.conftest import ROOT
-from tests.kernel.etcd import Etcd, free_ports
+from tests.kernel.etcd import Etcd, Host, free_ports
 
 READY_S = 20.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Ipamd:
-    """One replica on loopback; *extra* are lines of its configuration."""
+    """One replica; *extra* are lines of its configuration."""
 
     directory: Path
     port: int
@@ -32,11 +32,12 @@ class Ipamd:
     tls: TLSFiles
     etcd: tuple[str, ...]
     extra: tuple[str, ...] = ()
+    host: Host = field(default_factory=Host)
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
     def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host.address}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -53,15 +54,16 @@ class Ipamd:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
             ready.bind(str(notify))
             ready.settimeout(READY_S)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cli", "ipamd", "--config", str(self._configuration())],
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, "NOTIFY_SOCKET": str(notify)},
-                start_new_session=True,
-            )
+            with self.host.inside():
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "cli", "ipamd", "--config", str(self._configuration())],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, "NOTIFY_SOCKET": str(notify)},
+                    start_new_session=True,
+                )
             assert b"READY=1" in ready.recv(4096), self.log.read_text()
 
     def run(self) -> "subprocess.CompletedProcess[str]":
@@ -94,7 +96,10 @@ class Ipamd:
 
     def page(self) -> dict[str, float]:
         """The metrics page: values by name and labels."""
-        with socket.create_connection(("127.0.0.1", self.metrics_port), timeout=5) as asking:
+        with self.host.inside():
+            at = (self.host.address, self.metrics_port)
+            asking = socket.create_connection(at, timeout=5)
+        with asking:
             asking.sendall(b"GET / HTTP/1.0\r\n\r\n")
             with asking.makefile() as answer:
                 lines = answer.read().partition("\n\n")[2].splitlines()
@@ -108,7 +113,7 @@ class Ipamd:
         path = self.directory / "ipamd.toml"
         lines = [
             f'listen = "{self.endpoint}"',
-            f'metrics_address = "127.0.0.1:{self.metrics_port}"',
+            f'metrics_address = "{self.host.address}:{self.metrics_port}"',
             f'state_dir = "{self.directory}/state"',
             f'certificate = "{self.tls.certificate}"',
             f'key = "{self.tls.key}"',
@@ -128,13 +133,15 @@ class Site:
     etcd: Etcd
     signer: Authority
     replicas: list[Ipamd] = field(default_factory=list)
+    observer: Host = field(default_factory=Host)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         return tuple(replica.endpoint for replica in self.replicas)
 
-    def add(self, *extra: str) -> Ipamd:
+    def add(self, *extra: str, host: Host | None = None) -> Ipamd:
         """Another replica, not yet started, with a certificate of its own."""
+        host = host or Host()
         name = f"ipamd{len(self.replicas)}"
         port, metrics_port = free_ports(2)
         own_ca = self.directory / f"{name}-ca.pem"
@@ -143,9 +150,10 @@ class Site:
             directory=self.directory / name,
             port=port,
             metrics_port=metrics_port,
-            tls=replace(self.signer.issue(name, hosts=["127.0.0.1"]), ca=own_ca),
+            tls=replace(self.signer.issue(name, hosts=[host.address]), ca=own_ca),
             etcd=self.etcd.urls,
             extra=extra,
+            host=host,
         )
         self.replicas.append(replica)
         return replica
@@ -160,19 +168,20 @@ class Site:
     def isthmus(self, *words: str) -> "subprocess.CompletedProcess[str]":
         """The command line, as an administrator of this site."""
         self.signer.admin()
-        return subprocess.run(
-            [sys.executable, "-m", "cli", *words],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={
-                **os.environ,
-                "ISTHMUS_IPAMD": ",".join(self.endpoints),
-                "ISTHMUS_IDENTITY": str(self.directory / "signer"),
-            },
-            check=False,
-        )
+        with self.observer.inside():
+            return subprocess.run(
+                [sys.executable, "-m", "cli", *words],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                env={
+                    **os.environ,
+                    "ISTHMUS_IPAMD": ",".join(self.endpoints),
+                    "ISTHMUS_IDENTITY": str(self.directory / "signer"),
+                },
+                check=False,
+            )
 
     def must(self, *words: str) -> str:
         done = self.isthmus(*words)
