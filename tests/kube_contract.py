@@ -22,7 +22,10 @@ NODES, NAMESPACES = "/api/v1/nodes", "/api/v1/namespaces"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """*stranger* has a token that nobody knows, *guest* one that may do nothing."""
+    """*stranger* has a token that nobody knows, *guest* one that may do nothing.
+
+    *oldest*: a revision of which the server knows nothing any more.
+    """
 
     client: Client
     stranger: Client
