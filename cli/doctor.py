@@ -135,6 +135,8 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
 
 def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
     from cli.judge_agent import judge_agent, judge_boot, judge_spool
+    from cli.judge_routing import judge_routing
+    from dataplane.inspect import observe_network
 
     status: dict[str, Any] | None = None
     away = ""
@@ -151,6 +153,7 @@ def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
         judge_agent(status, away, found)
         + judge_spool(entries, agent_runs=status is not None)
         + judge_boot(records, _BOOT_ID.read_text().strip(), store_age_s=age)
+        + judge_routing((status or {}).get("mesh"), observe_network().links)
     )
 
 

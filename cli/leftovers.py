@@ -5,6 +5,7 @@ own; what does not carry one stays.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,12 +16,16 @@ from cni.link_config import HOST_PREFIX
 from cni.spec import BridgeSpec, Spec
 from cni.tables import TABLE
 from dataplane.errors import DataplaneError
+from dataplane.fabric import Fabric
+from dataplane.fabric_model import Programmed
 from dataplane.links import Links
 from dataplane.netlink import Netlink
 from dataplane.nft.runner import NftRunner
 from dataplane.programs import run
 from dataplane.rtnl import DELETE_GROUP, Link
 from dataplane.sysctl import FileLedger, Sysctls
+from masquerade.names import TABLE as MASQUERADE
+from routing.reconciler import clear
 
 _FAMILIES = ("inet", "bridge")
 _ALIAS = "isthmus/"
@@ -80,7 +85,17 @@ def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
     for link in everything:
         if is_own_bridge(link, everything, seed=seed):
             yield f"bridge {link.name}", partial(links.detach, link.name)
-    for family, table in product(_FAMILIES, (TABLE, LOST)):
+    yield from _routes()
+    for family, table in product(_FAMILIES, (TABLE, LOST, MASQUERADE)):
         if run(["nft", "list", "table", family, table]).status == 0:
             delete = partial(NftRunner().load, f"delete table {family} {table}\n")
             yield f"table {family} {table}", delete
+
+
+def _routes() -> Iterator[tuple[str, Callable[[], None]]]:
+    """Routes to other nodes, and the tunnels they lead through."""
+    with closing(Fabric()) as fabric:
+        around, programmed = fabric.observe(())
+        tunnels = [link.name for link in around.tunnels if link.ours]
+        if tunnels or programmed != Programmed():
+            yield " ".join(["routes to other nodes", *tunnels]), partial(clear, fabric)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dataplane import rtnl
+from dataplane.block_routes import BLOCK_PROTOCOL
 from dataplane.netlink import Netlink
 from net.address import IPInterface, IPNetwork
 
 _SYSCTL = Path("/proc/sys")
 _LOCAL_TABLE = 255
+_OURS = (rtnl.ROUTE_PROTOCOL, BLOCK_PROTOCOL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ def observe_network() -> HostNetwork:
             HostAddress(names.get(found.index, "?"), found.address) for found in addresses
         ),
         routes=tuple(
-            HostRoute(names.get(found.index, "?"), found.dst, found.protocol == rtnl.ROUTE_PROTOCOL)
+            HostRoute(names.get(found.index, "?"), found.dst, found.protocol in _OURS)
             for found in routes
             if found.table != _LOCAL_TABLE
         ),

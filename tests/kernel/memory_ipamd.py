@@ -11,7 +11,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,11 @@ async def _settings(authority: Authority, values: dict[str, Any]) -> None:
     await authority.change_settings(**values)
 
 
-async def _take(authority: Authority, node: str, count: int) -> None:
-    """Let another node have *count* blocks of each family."""
+async def _take(authority: Authority, node: str, count: int, *addresses: str) -> None:
+    """Let another node, which is reached by *addresses*, have *count* blocks of each family."""
     who: dict[str, Any] = {"node": node, "uid": node}
-    await authority.register(calls.Register(boot_id="b", instance="i", **who))
+    known = tuple(map(ip_address, addresses))
+    await authority.register(calls.Register(boot_id="b", instance="i", addresses=known, **who))
     for number in range(count):
         await authority.claim(calls.Claim(epoch=1, nonce=str(number), **who))
 

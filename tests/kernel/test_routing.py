@@ -7,16 +7,25 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 
+from cli.leftovers import remove_leftovers
 from dataplane import rtnl
 from ipam.calls import TableRow
 from ipam.cluster import BlockState
 from routing.reconciler import Outcome, clear
 from routing.settings import Mode
 from tests.kernel.conftest import Namespace
-from tests.kernel.routed_site import Site, heard, listening, routed_site, standard
+from tests.kernel.routed_site import (
+    Site,
+    heard,
+    listening,
+    masquerader,
+    routed_site,
+    standard,
+)
 from tests.kernel.sockets import Echo, ask, inside
 
 pytestmark = pytest.mark.kernel
@@ -405,6 +414,20 @@ def counting(send: Callable[..., int], sent: list[int]) -> Callable[..., int]:
         return send(messages, **options)
 
     return count
+
+
+def test_uninstalling_takes_routes_tunnels_and_translation_away(site: Site, tmp_path: Path) -> None:
+    standard(site)
+    a = site.hosts["a"]
+    masquerader(a)()
+    with inside(a.namespace):
+        removed, faults = remove_leftovers(tmp_path / "sysctl.json", seed="none")
+        again, _ = remove_leftovers(tmp_path / "sysctl.json", seed="none")
+
+    assert removed == ["routes to other nodes vxisthmus4", "table inet isthmus-masquerade"]
+    assert (faults, again) == ([], [])
+    assert a.routes() + a.routes(6) == []
+    assert "177" not in a.namespace.run("ip", "rule") + a.namespace.run("ip", "-6", "rule")
 
 
 def test_turned_off_nothing_is_left(site: Site) -> None:
