@@ -56,11 +56,12 @@ class Decisions:
 
     async def watch(self, node: str, *, after: int = 0) -> AsyncIterator[calls.Update]:
         self.asked.append((node, after))
+        instead = self.instead  # as it is now: the reader may be quicker than we go on
         try:
             for update in self.updates:
                 yield update
-            if self.instead is not None:
-                await self.instead()
+            if instead is not None:
+                await instead()
         finally:
             self.ended.append(node)
             self.one_ended.set()
