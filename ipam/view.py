@@ -56,8 +56,12 @@ class View:
 
     @property
     def pool_rows(self) -> tuple[PoolRow, ...] | None:
-        """Return what every node is told of the pools; None where they cannot be read."""
-        if (config := self.config) is None:
+        """Return what every node is told of the pools; None where they are not known.
+
+        That is so where they cannot be read, and in a store that was wiped, or not begun.
+        """
+        config = self.config
+        if config is None or not (config.pools or self.meta):
             return None
         return tuple(
             PoolRow(name=one.name, cidr=one.cidr, masquerade=one.masquerade) for one in config.pools

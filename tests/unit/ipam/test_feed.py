@@ -3,10 +3,10 @@ from collections.abc import Awaitable, Callable
 from ipaddress import ip_address, ip_network
 
 from ipam.calls import PoolRow, Update
-from ipam.cluster import Block, Config, Node, Pool
+from ipam.cluster import Block, Config, Meta, Node, Pool
 from ipam.feed import Feed
 from ipam.keys import AuditCall, Keys, Record, write
-from ipam.kv import Entry, Event
+from ipam.kv import Entry, Event, Listing
 from ipam.view import View
 from net.address import IPNetwork
 
@@ -253,6 +253,29 @@ def test_pools_that_cannot_be_read_are_as_they_were() -> None:
 
         assert (unknown.with_pools, unknown.pools) == (False, ())
         assert (known.with_pools, known.pools) == (True, (pool,))
+
+    run(work)
+
+
+def test_nodes_of_a_store_that_was_wiped_go_on_with_their_pools() -> None:
+    pool = PoolRow(name="a", cidr=ip_network("10.0.0.0/16"), masquerade=True)
+
+    async def work() -> None:
+        source = Source()
+        source.put(KEYS.meta, Meta(generation="g"))
+        source.put(KEYS.config, of_pools(pool))
+        source.give(CIDRS[0])
+        source.put(KEYS.config, None)
+        source.give(CIDRS[1])
+        deleted = await anext(source.feed.stream(0))
+        source.put(KEYS.config, of_pools(pool))
+        source.feed.flush()
+        source.feed.note(source.view.replace(Listing((), source.revision + 1)))
+        source.feed.restart()
+        wiped = await anext(source.feed.stream(0))
+
+        assert (deleted.with_pools, deleted.pools) == (True, ())
+        assert (wiped.rows, wiped.with_pools, wiped.pools) == ((), True, (pool,))
 
     run(work)
 
