@@ -21,7 +21,7 @@ def plan(told: Told, settings: Settings) -> frozenset[Element]:
     pods = [pool.cidr for pool in told.pools if pool.masquerade]
     kept = [pool.cidr for pool in told.pools]
     nodes = {address for row in told.rows.values() for address in row.addresses}
-    kept += [ip_network(address) for address in nodes]
+    kept += [ip_network(address.packed) for address in nodes]
     kept += settings.non_masquerade_cidrs
     kept += [] if settings.masquerade_link_local else _LINK_LOCAL
     return frozenset([*_elements(PODS, pods), *_elements(KEPT, kept)])

@@ -31,6 +31,7 @@ class Reconciler:
     def __init__(self, table: Table) -> None:
         self._table = table
         self._known: frozenset[Element] | None = None
+        self._made_of: tuple[Told, Settings] | None = None
         self._removed = False
         self.changes = 0
 
@@ -49,8 +50,9 @@ class Reconciler:
         """
         if settings is None:
             return self._remove()
-        if not told.pools:
+        if not told.pools or (self._known is not None and self._made_of == (told, settings)):
             return False
+        self._made_of = told, settings
         wanted = plan(told, settings)
         known, self._known, self._removed = self._known, None, False
         if known == wanted:

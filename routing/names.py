@@ -1,6 +1,7 @@
 """Names and numbers of what routing makes, the same on every node that knows a node's name."""
 
 import hashlib
+from functools import lru_cache
 from ipaddress import IPv6Address
 
 # Ours lose against routes that others set to the same destination on purpose; what leads nowhere
@@ -9,6 +10,7 @@ ROUTE_PRIORITY = 512
 UNREACHABLE_PRIORITY = 65535
 # Where the addresses of nodes behind tunnels are, for packets of pods alone.
 NODE_TABLE = 177
+_REMEMBERED = 4096  # asked anew for each node in each round
 
 
 def tunnel_name(device: str, version: int) -> str:
@@ -16,6 +18,7 @@ def tunnel_name(device: str, version: int) -> str:
     return f"{device}{version}"
 
 
+@lru_cache(_REMEMBERED)
 def tunnel_mac(node: str) -> str:
     """The MAC of a node's tunnels: 02 and five bytes of a digest.
 
@@ -25,6 +28,7 @@ def tunnel_mac(node: str) -> str:
     return "02:" + hashlib.sha256(f"tunnel\0{node}".encode()).digest()[:5].hex(":")
 
 
+@lru_cache(_REMEMBERED)
 def tunnel_gateway(mac: str) -> IPv6Address:
     """The link-local address by which IPv6 routes name a node behind a tunnel.
 

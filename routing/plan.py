@@ -172,7 +172,7 @@ def _through(
         source = local.addresses[version]
     elif source is not None:
         sources = frozenset({Source(link, source)})
-    nodes = (ip_network(address) for address in peer.addresses if address.version == version)
+    nodes = (ip_network(one.packed) for one in peer.addresses if one.version == version)
     return Programmed(
         routes=frozenset(
             [BlockRoute(block, ROUTE_PRIORITY, link, via, source) for block in blocks]

@@ -109,6 +109,7 @@ class Reconciler:
         self._addresses: tuple[IPAddress, ...] = ()
         self._around = Surroundings()
         self._known: Programmed | None = None
+        self._told: Told | None = None
         self._doubted = True
         self._missing_since: dict[Any, float] = {}
 
@@ -137,7 +138,10 @@ class Reconciler:
     def _reconcile(self, told: Told) -> Outcome:
         if self._doubted or self._known is None:
             self._observe()
+        elif told == self._told and not self.holds:
+            return Outcome.UNCHANGED
         assert self._known is not None
+        self._told = told
         local = self._local(told)
         others = peers(told.rows.values(), local)
         ways = hops(local, others, self._settings.mode)
