@@ -46,7 +46,7 @@ Asked = TypeVar("Asked", calls.Register, calls.Claim, calls.Release, calls.Mirro
 Context = Any  # grpc.aio.ServicerContext
 
 SHARED = 16
-ROWS = 1 << 16
+ROWS = 1 << 14
 
 _MALFORMED = "the request is no message of this protocol"
 _LEAVING = "this ipamd is going away: ask another"
