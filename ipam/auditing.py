@@ -10,7 +10,7 @@ All of it is on one etcd lease, which ends it: revoked when the time is over, or
 import asyncio
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, suppress
 from ipaddress import ip_address, ip_network
 from random import Random
@@ -30,6 +30,8 @@ LEASE_S = 60
 # etcd takes 1.5 MiB in one request.
 LARGEST = 1 << 20
 LARGEST_READ = 32 << 20
+# Of all answers together; who comes after it is silent.
+MOST = 64 << 20
 
 
 class Auditing:
@@ -61,19 +63,21 @@ class Auditing:
         finally:
             with suppress(KVError):
                 await kv.revoke(lease)
-        return Answers(said, alive - said.keys())
+        return Answers(Unpacked(said), alive - said.keys())
 
-    async def _answers(self, call: str, alive: frozenset[str], after: int) -> Mapping[str, Audit]:
-        said: dict[str, Audit] = {}
+    async def _answers(self, call: str, alive: frozenset[str], after: int) -> dict[str, bytes]:
+        said: dict[str, bytes] = {}
+        room = MOST
         prefix = self._replica.keys.answers(call)
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHIN_S):
                 async with aclosing(self._replica.kv.watch(prefix, after=after)) as batches:
                     async for batch in batches:
                         for event in batch.events:
-                            if event.entry is not None:
-                                node = event.key.removeprefix(prefix)
-                                said[node] = unpack(node, event.entry.value)
+                            if event.entry is None or room < len(event.entry.value):
+                                continue
+                            room -= len(event.entry.value)
+                            said[event.key.removeprefix(prefix)] = event.entry.value
                         if said.keys() >= alive:
                             break
         return said
@@ -93,6 +97,22 @@ class Auditing:
         # Ambiguous: it is there, or whoever asked says that this node is silent.
         with suppress(Ambiguous, LeaseGone):
             await replica.kv.commit([replica.view.unchanged(keys.audit)], [put])
+
+
+class Unpacked(Mapping[str, Audit]):
+    """Answers, each read when it is looked at: all at once they would be many times as large."""
+
+    def __init__(self, packed: Mapping[str, bytes]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, node: str) -> Audit:
+        return unpack(node, self._packed[node])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
 
 
 def pack(asked: Audit) -> bytes:

@@ -30,7 +30,9 @@ def compare(all_: Whole, answers: Answers) -> tuple[Finding, ...]:
     for one in all_.leases:
         mirrored.setdefault(one.node, {})[_key(one.lease)] = one.lease
     findings = list(_unheard(answers))
-    for node, said in sorted(answers.said.items()):
+    holders: dict[IPAddress, Lease] = {}
+    for node in sorted(answers.said):
+        said = answers.said[node]
         findings += (
             Finding(kind=FindingKind.TROUBLE, subject=node, text=problem)
             for problem in said.problems
@@ -38,7 +40,7 @@ def compare(all_: Whole, answers: Answers) -> tuple[Finding, ...]:
         if said.uid:
             findings += _blocks(all_.view, said)
             findings += _leases(said, mirrored.get(node, {}))
-    findings += _twice(answers.said.values())
+        findings += _twice(said, holders)
     return tuple(findings)
 
 
@@ -114,16 +116,15 @@ def _leases(said: Audit, mirrored: Mapping[Key, MirroredLease]) -> Iterator[Find
         yield Finding(kind=FindingKind.LAG, subject=said.node, text=text)
 
 
-def _twice(answers: Iterable[Audit]) -> Iterator[Finding]:
-    holders: dict[IPAddress, Lease] = {}
-    for said in answers:
-        for lease in said.leases:
-            one = Lease(node=said.node, lease=lease)
-            for address in lease.addresses:
-                first = holders.setdefault(address, one)
-                if first is not one:
-                    text = f"held by {name_of(first)} and by {name_of(one)}, as they say themselves"
-                    yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
+def _twice(said: Audit, holders: dict[IPAddress, Lease]) -> Iterator[Finding]:
+    """Name who else has an address of *said*; *holders* are those before, and get these."""
+    for lease in said.leases:
+        one = Lease(node=said.node, lease=lease)
+        for address in lease.addresses:
+            first = holders.setdefault(address, one)
+            if first is not one:
+                text = f"held by {name_of(first)} and by {name_of(one)}, as they say themselves"
+                yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
 
 
 def _key(lease: MirroredLease) -> Key:

@@ -127,6 +127,15 @@ def test_an_answer_has_a_largest_size(cluster: Site, monkeypatch: pytest.MonkeyP
     assert refused[0] == "9 leases are too many for one answer"
 
 
+def test_all_answers_together_have_a_largest_size(
+    cluster: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "MOST", 10)
+    cluster.register(node("a"))
+
+    assert check(cluster, a=says("a")) == [("silent", "a")]
+
+
 def test_two_checks_at_once_are_not_mixed_up(cluster: Site) -> None:
     cluster.register(node("a"))
 
