@@ -4,6 +4,7 @@ Liveness makes suspicion, never ownership.  One lease for all nodes of a replica
 renewal, and goes with the replica; agents then register with another.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ class Liveness:
         self._replica = replica
         self._clock = clock
         self._lease = 0
+        self._granting = asyncio.Lock()
         self._heard: dict[str, float] = {}
         self._open: dict[str, int] = {}
         self._mine: dict[str, Alive] = {}
@@ -48,8 +50,9 @@ class Liveness:
 
     async def put(self, node: str, alive: Alive) -> Put:
         """Return the change that shows *node* alive.  Raises KVError."""
-        if not self._lease:
-            self._lease = await self._replica.kv.grant(TTL_S)
+        async with self._granting:  # a thousand nodes that come at once share one
+            if not self._lease:
+                self._lease = await self._replica.kv.grant(TTL_S)
         return Put(self._replica.keys.alive(node), write(alive), self._lease)
 
     def is_shown(self, node: str, alive: Alive) -> bool:

@@ -5,6 +5,7 @@ runs in its host's namespace, on the address given.  `V36` is another version th
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -149,11 +150,11 @@ class Etcd:
         for number, member in enumerate(self.members):
             if member.process is None:
                 continue
-            done = self.ctl("endpoint", "status", endpoints=(member.endpoint,), check=False)
-            # ENDPOINT, ID, VERSION, DB SIZE, IS LEADER, …
-            fields = done.stdout.strip().split(", ")
-            if done.returncode == 0 and len(fields) > 4 and fields[4] == "true":
-                return number
+            words = ("endpoint", "status", "-w", "json")
+            done = self.ctl(*words, endpoints=(member.endpoint,), check=False)
+            for one in json.loads(done.stdout) if done.returncode == 0 else ():
+                if one["Status"]["leader"] == one["Status"]["header"]["member_id"]:
+                    return number
         return None
 
     def snapshot(self, name: str = "snapshot.db") -> Path:

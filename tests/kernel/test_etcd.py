@@ -27,7 +27,7 @@ from ipam.kv import (
     Unchanged,
 )
 from tests.certificates import Authority
-from tests.kernel.etcd import Etcd, free_ports, running
+from tests.kernel.etcd import V36, Etcd, free_ports, running
 from tests.unit.ipam.kv_contract import PREFIX, KVContract, events, key, stream
 
 pytestmark = pytest.mark.kernel
@@ -36,9 +36,17 @@ TIMEOUT_S = 2.0
 WAIT_S = 30.0
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-    with running(tmp_path_factory.mktemp("etcd"), 1) as etcd:
+# Debian 12's, and the one that Kubernetes asks for.
+SYSTEM = pytest.param("", id="3.4")
+NEWER = pytest.param(V36, id="3.6")
+VERSIONS = [SYSTEM, pytest.param(V36, id="3.6", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=[SYSTEM, NEWER])
+def single(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Etcd]:
+    with running(tmp_path_factory.mktemp("etcd"), 1, programs=request.param) as etcd:
         yield etcd
 
 
@@ -48,9 +56,9 @@ def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
         yield etcd
 
 
-@pytest.fixture
-def three(tmp_path: Path) -> Iterator[Etcd]:
-    with running(tmp_path, 3) as etcd:
+@pytest.fixture(params=VERSIONS)
+def three(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd]:
+    with running(tmp_path, 3, programs=request.param) as etcd:
         yield etcd
 
 
@@ -280,10 +288,10 @@ class TestNoConnection:
 
 
 class TestAuthentication:
-    @pytest.fixture
-    def guarded(self, tmp_path: Path) -> Iterator[Etcd]:
+    @pytest.fixture(params=VERSIONS)
+    def guarded(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Etcd]:
         options = ("--auth-token-ttl", "1")
-        with running(tmp_path / "etcd", 1, options=options) as etcd:
+        with running(tmp_path / "etcd", 1, options=options, programs=request.param) as etcd:
             etcd.ctl("user", "add", "root:secret")
             etcd.ctl("user", "grant-role", "root", "root")
             etcd.ctl("user", "add", "isthmus:pass")
@@ -622,7 +630,8 @@ async def filled(kv: KV) -> None:
         await kv.commit([], [Put(key("a"), bytes(200_000)), Put(key(str(number)), b"")])
 
 
-def test_full_database_refuses_writes_and_still_reads(tmp_path: Path) -> None:
+@pytest.mark.parametrize("programs", VERSIONS)
+def test_full_database_refuses_writes_and_still_reads(tmp_path: Path, programs: str) -> None:
     async def run(etcd: Etcd) -> None:
         async with client(plain(etcd)) as kv:
             with pytest.raises(OutOfSpace, match="compact, defragment"):
@@ -632,7 +641,7 @@ def test_full_database_refuses_writes_and_still_reads(tmp_path: Path) -> None:
             assert listing.entries
             await kv.commit([], [Delete(listing.entries[0].key)])
 
-    with running(tmp_path, 1, quota_bytes=4 * 1024 * 1024) as etcd:
+    with running(tmp_path, 1, quota_bytes=4 * 1024 * 1024, programs=programs) as etcd:
         asyncio.run(run(etcd))
 
 

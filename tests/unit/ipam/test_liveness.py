@@ -1,9 +1,11 @@
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from ipam.liveness import TTL_S
+from ipam.memory_kv import Faults, MemoryKV
 from tests.unit.ipam.ipamd_cases import Site, node, site
 
 
@@ -33,6 +35,26 @@ def test_registered_node_is_seen_alive_by_all_and_then_no_more(cluster: Site) ->
     tick(cluster, 2)
 
     assert (at_once, soon, alive(cluster)) == (True, True, False)
+
+
+def test_nodes_that_come_at_once_share_one_lease(cluster: Site) -> None:
+    asked: list[str] = []
+
+    async def gate(method: str) -> None:
+        asked.append(method)
+        await asyncio.sleep(0)
+
+    cluster.follow()
+    kv = cluster.replicas[0].replica.kv
+    assert isinstance(kv, MemoryKV)
+    kv.faults = Faults(gate=gate)
+
+    async def register() -> None:
+        await asyncio.gather(*(cluster.replicas[0].register(node(name)) for name in "abcdef"))
+
+    cluster.run(register())
+
+    assert asked.count("grant") == 1
 
 
 def test_node_whose_stream_is_open_stays_alive(cluster: Site) -> None:
