@@ -111,6 +111,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 @pools.command("set")
 @click.argument("name")
 @click.option("--cidr", type=Subnet(), help="A wider network around the former: the pool grows.")
+@click.option("--block-length", type=int, help="Of one block, while none is in use.")
 @click.option("--state", type=click.Choice([state.value for state in PoolState]))
 @click.option("--order", type=int)
 @click.option("--label", "labels", type=Labels(), multiple=True, help="In place of all there were.")
@@ -122,6 +123,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
     name: str,
     cidr: IPNetwork | None,
+    block_length: int | None,
     state: str | None,
     order: int | None,
     labels: Sequence[tuple[str, str]],
@@ -140,6 +142,7 @@ def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
         raise click.UsageError("give new ones or none, not both")
     said: dict[str, Any] = {
         "cidr": cidr,
+        "block_length": block_length,
         "state": PoolState(state) if state else None,
         "order": order,
         "selector": dict(labels) if labels or no_labels else None,
@@ -149,7 +152,8 @@ def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
     changes = {field: value for field, value in said.items() if value is not None}
     if not changes:
         raise click.UsageError(
-            "say what to change: --cidr, --state, --order, --label, --reserve, --masquerade"
+            "say what to change: --cidr, --block-length, --state, --order, --label, --reserve or "
+            "--masquerade"
         )
     from ipam.rpc import ipamd_pb2 as pb
 

@@ -88,6 +88,7 @@ def test_a_pool_with_blocks_in_use_keeps_their_length_and_their_ground(place: Si
         asyncio.run(place.ask(files, "ChangePool", again))
 
     assert stored(place) == before
+    assert "make another pool" in refused(place, "pools", "set", "four", "--block-length", "27")
     assert "drain it first" in refused(place, "pools", "delete", "four")
     assert "which is not in 10.10.0.0/16" in refused(
         place, "pools", "set", "four", "--cidr", "10.10.0.0/16"

@@ -10,7 +10,7 @@ from ipam.calls import Drain, Init
 from ipam.cluster import NodeState, Settings
 from ipam.kv import Put
 from ipam.memory_kv import Faults, MemoryKV
-from ipam.refusals import AlreadyThere, Forbidden, Invalid, Stale, Unknown
+from ipam.refusals import AlreadyThere, Exhausted, Forbidden, Invalid, Stale, Unknown
 from tests.unit.ipam.ipamd_cases import FOUR, KEYS, SIX, Site, node, site
 
 
@@ -118,6 +118,19 @@ def test_pool_with_blocks_in_use_may_grow_and_not_go(cluster: Site) -> None:
         cluster.do(lambda a: a.delete_pool("four"), 1)
     with pytest.raises(Unknown, match="no pool eight; there are: six, four"):
         cluster.do(lambda a: a.delete_pool("eight"))
+
+
+def test_full_pool_that_grew_gives_again(cluster: Site) -> None:
+    for name in "abcde":
+        cluster.register(node(name))
+    for name in "abcd":
+        cluster.claim(name)
+    with pytest.raises(Exhausted, match="no free block of IPv4"):
+        cluster.claim("e")
+    cluster.do(lambda a: a.change_pool("four", cidr=ip_network("10.0.0.0/23")), 1)
+    cluster.do(lambda a: a.change_pool("six", cidr=ip_network("fd00::/119")), 1)
+
+    assert str(cluster.claim("e", "y").blocks[0].cidr).startswith("10.0.1.")
 
 
 def test_empty_pool_can_be_deleted_and_its_answer_be_lost(cluster: Site) -> None:
