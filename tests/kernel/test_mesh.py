@@ -13,9 +13,9 @@ import pytest
 from dataplane import rtnl
 from dataplane.block_routes import parse_route
 from dataplane.tunnel import parse_tunnel
-from tests.kernel.agents import Machine, until
+from tests.kernel.agents import Machine, addresses, until
 from tests.kernel.routed_site import heard, listening
-from tests.kernel.test_cluster_agent import FOUR, ROUTED, SIX, Ipamd, has_blocks
+from tests.kernel.test_cluster_agent import BRIDGE, FOUR, ROUTED, SIX, Ipamd, has_blocks
 
 pytestmark = pytest.mark.kernel
 
@@ -80,6 +80,22 @@ def test_routes_and_translation_follow_the_cluster(machine: Machine, ipamd: Ipam
     assert machine.problems() == []
     assert FOUR.removesuffix("/16") in ranges(machine, "pods4")
     assert all(address in ranges(machine, "kept4") for address in ("192.0.2.1", FAR, NEAR))
+
+
+def test_pods_on_a_bridge_are_there_though_their_block_leads_nowhere(
+    machine: Machine, ipamd: Ipamd
+) -> None:
+    machine.start()
+    has_blocks(machine)
+    until(lambda: len(routes(machine)) == 2, "its blocks lead nowhere")
+    pod = machine.pod()
+    four, six = addresses(machine.add(pod, network=BRIDGE))
+
+    assert all("unreachable" in route for route in routes(machine))
+    assert machine.host.pings(four)
+    assert machine.host.pings(six)
+    assert pod.namespace.pings("192.0.2.1")
+    assert machine.problems() == []
 
 
 def test_neither_a_killed_agent_nor_a_dead_ipamd_changes_a_route(

@@ -1,7 +1,7 @@
 """The three conversations together, as they go on beside each other."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from agent import cluster, talk
 from agent.cluster import Cluster
-from ipam.calls import Claim, Drain, Mirror, Register
+from ipam.calls import Claim, Drain, Mirror, Register, Update
 from ipam.cluster import PoolState
 from ipam.refusals import NotReady
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
@@ -97,6 +97,44 @@ def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site
             await until(lambda: "lost" in site.states())
 
         assert site.enforced[-1] == set(site.blocks())
+
+    asyncio.run(scene())
+
+
+def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> None:
+    whole = site.ipamd.watch
+
+    async def watch(*, after: int) -> AsyncGenerator[Update, None]:
+        """The first stream ends with a table of nothing, as of a store that was wiped."""
+        site.ipamd.watch = whole  # type: ignore[method-assign]
+        async for update in whole(after=after):
+            yield update
+            if len(site.talk.blocks.table) == 2:
+                break
+        await until(lambda: len(site.states()) == 2)
+        yield Update(revision=10**6, whole=True)
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        await site.open()
+        site.ipamd.watch = watch  # type: ignore[method-assign]
+        async with running(site) as found:
+            assert not found.in_sync
+            await until(lambda: found.in_sync)
+            await until(lambda: len(site.ipamd.of(Register)) > 1)
+            assert found.frozen == ""
+
+    asyncio.run(scene())
+
+
+def test_who_is_told_to_renew_registers_anew(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        async with running(site) as found:
+            await until(lambda: len(site.states()) == 2)
+            known = len(site.ipamd.of(Register))
+            found.renew()
+            await until(lambda: len(site.ipamd.of(Register)) > known)
 
     asyncio.run(scene())
 
