@@ -8,6 +8,7 @@ machine's processors.  The answer is a table, as docs/specification.md has it.
 """
 
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -26,6 +27,9 @@ QUICK = bool(os.environ.get("QUICK"))
 
 
 def main() -> int:
+    # Programs and namespaces are taken away again, however it ends.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(1))
     directory = Path(sys.argv[1] if sys.argv[1:] else ROOT / "build")
     directory.mkdir(exist_ok=True)
     hosts.build_driver()
