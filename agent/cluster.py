@@ -65,9 +65,10 @@ class Cluster:
         return self._talk.condition.frozen
 
     def renew(self) -> None:
-        """Tell ipamd anew who we are."""
+        """Tell ipamd anew who we are, at once."""
         self._standing.renew()
         self._work.set()
+        self._try_again()
 
     def enforce_now(self) -> None:
         """Drop the traffic of what is lost, before any ADD is served.  Raises DataplaneError."""

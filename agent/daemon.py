@@ -122,7 +122,7 @@ class Daemon:
         self._placement = Placement(self._config.install) if self._config.install else None
         self._is_placed = self._placement is None
         self._kubernetes = introduce(wired, self._tell_ipamd)
-        self._enrolment = enroll(wired, self._kubernetes)
+        self._enrolment = enroll(wired, self._kubernetes, self._tell_ipamd)
         self._cluster = join(wired, self._kubernetes)
         self._mesh = weave(wired, self._cluster, Live(wired.config, path), self._kubernetes)
         self._pools = wired.node.pools
@@ -177,6 +177,8 @@ class Daemon:
     def _tell_ipamd(self) -> None:
         if self._cluster:
             self._cluster.renew()
+        if self._mesh:
+            self._mesh.drifted()  # others may reach us by other addresses
 
     async def _upkeep(self) -> None:
         """Each second the spool and expired reservations; a round when it is due."""

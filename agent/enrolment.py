@@ -59,9 +59,11 @@ class Enrolment:
         *,
         random: Random,
         make: Callable[[], Request] = make_request,
+        renewed: Callable[[], None] = lambda: None,
     ) -> None:
+        """*renewed* is called when there is another certificate."""
         self._file, self._node, self._ask = file, node, ask
-        self._random, self._make = random, make
+        self._random, self._make, self._renewed = random, make, renewed
         self.trouble = ""
 
     async def run(self) -> None:
@@ -88,5 +90,6 @@ class Enrolment:
             )
         await asyncio.to_thread(write_private, self._file, got.certificate + made.key)
         self.trouble = ""
+        self._renewed()
         log.info("certificate of this node is new", extra={"node": got.node})
         return got.renew_after_s

@@ -7,6 +7,7 @@ from cni.errors import CNIError, ErrorCode
 from cni.request import Request, Response
 from kube.events import About, Told
 
+_SHORT = 16  # characters of an id that may well be part of something else
 _REASONS = {
     ErrorCode.UNSUPPORTED_FIELD: "InvalidNetwork",
     ErrorCode.DECODING_FAILURE: "InvalidNetwork",
@@ -36,7 +37,7 @@ def told(request: Request, response: Response) -> Told | None:
         return None
     message = ": ".join(filter(None, (document.get("msg"), document.get("details"))))
     container = request.environment.get("CNI_CONTAINERID", "")
-    if container:
+    if len(container) > _SHORT:
         message = message.replace(container, "(sandbox)")
     uid = args.get("K8S_POD_UID", "")
     about = About(kind="Pod", name=name, namespace=namespace, uid=uid)

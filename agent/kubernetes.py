@@ -13,9 +13,10 @@ over a restart of the agent, by one file.
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from random import Random
@@ -37,9 +38,10 @@ from kube.nodes import NODES
 from kube.reflector import Reflector, Selection
 from net.address import IPAddress, IPNetwork
 
-TICK_S = 2.0
+TICK_S = 0.5
 LONGEST_PAUSE_S = 60.0
 KEEP_S = 5.0
+SEEN_S = 2.0
 SERVICE_NAME = "kubernetes.io/service-name"
 IPAMD_PORT, ENROLL_PORT = "ipamd", "enroll"
 
@@ -79,6 +81,7 @@ class Kubernetes:
     ) -> None:
         self._config, self._client, self._file, self._around = config, client, file, around
         self._kept = known.load(file)
+        self._last = self._kept.node
         self._is_kept = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
@@ -121,6 +124,8 @@ class Kubernetes:
     def _changed(self, key: str, kept: object) -> None:
         self._is_kept = False
         self._news.set()
+        if isinstance(kept, objects.Node):
+            self._last = known_node(kept)
 
     # What others ask, from any thread.
 
@@ -133,18 +138,21 @@ class Kubernetes:
         return known_node(found)
 
     def labels(self) -> Mapping[str, str]:
-        """Our Node's labels, and its uid among them.  Raises NotServed where it is not known."""
-        node = self.node
-        if not node.uid:
+        """Our Node's labels, and its uid among them.  Raises NotServed where it never was known.
+
+        Of a Node that was deleted the last ones: whoever drains us has to hear of us.
+        """
+        last = self._last
+        if not last.uid:
             raise NotServed(
                 f"Kubernetes has no Node {self._config.node}"
                 if self._node.synced.is_set()
                 else f"Node {self._config.node} is not known yet: {self.trouble or 'asking'}"
             )
-        return {**node.labels, NODE_UID: node.uid}
+        return {**last.labels, NODE_UID: last.uid}
 
     def addresses(self) -> tuple[IPAddress, ...]:
-        return tuple(ip_address(text) for text in self.node.addresses)
+        return tuple(ip_address(text) for text in self._last.addresses)
 
     def pod_cidrs(self) -> frozenset[IPNetwork]:
         """The blocks that stand in our Node: as long as it is there they are not given back."""
@@ -159,11 +167,19 @@ class Kubernetes:
     def _where(self) -> Where:
         found = list(self._slices.objects.values())
         both = Where(
-            tuple(sorted({one for slice_ in found for one in slice_.endpoints})),
-            tuple(sorted({one for slice_ in found for one in slice_.enroll})),
+            self._in_turn(one for slice_ in found for one in slice_.endpoints),
+            self._in_turn(one for slice_ in found for one in slice_.enroll),
         )
         # None at all is a Service without pods for now: those of before may be back sooner.
         return both if both.endpoints else Where(self._kept.endpoints, self._kept.enroll)
+
+    def _in_turn(self, endpoints: Iterable[str]) -> tuple[str, ...]:
+        """In an order of this node's own: not all nodes are to begin with the same ipamd."""
+
+        def place(endpoint: str) -> bytes:
+            return sha256(f"{self._config.node} {endpoint}".encode()).digest()
+
+        return tuple(sorted(set(endpoints), key=place))
 
     @property
     def trouble(self) -> str:
@@ -222,7 +238,7 @@ class Kubernetes:
             return
         self._is_kept = True
         now = Known(
-            node=self.node,
+            node=self._last if self.node.uid else replace(self._last, pod_cidrs=()),
             endpoints=self.endpoints(),
             enroll=self.enroll_endpoints(),
             pods=dict(self._pods.objects),
@@ -236,7 +252,7 @@ class Kubernetes:
 
     async def _tell_for_ever(self) -> None:
         await self._node.synced.wait()
-        pause, before = TICK_S, self.node
+        pause, before = TICK_S, KnownNode()
         while True:
             self._news.clear()
             if (now := self.node) != before:
@@ -258,7 +274,7 @@ class Kubernetes:
             return True
         at = self._around.now().strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
-            await own_node.carry_out(self._client, node, duty, at=at)
+            written = await own_node.carry_out(self._client, node, duty, at=at)
         except Conflict:
             return True  # the watch brings what changed
         except KubeError as exc:
@@ -274,7 +290,18 @@ class Kubernetes:
                 "taint_removed": duty.is_tainted,
             },
         )
+        await self._see(written.metadata.resource_version)
         return True
+
+    async def _see(self, revision: str) -> None:
+        """Wait for the watch to bring what we wrote: it is not to be written twice."""
+        end = asyncio.get_running_loop().time() + SEEN_S
+        while (left := end - asyncio.get_running_loop().time()) > 0:
+            node = self._node.objects.get(self._config.node)
+            if node is None or node.metadata.resource_version == revision:
+                return
+            self._news.clear()
+            await _wait(self._news, left)
 
     # The one question of an ADD.
 

@@ -37,6 +37,7 @@ from dataplane.sysctl import FileLedger, Sysctls
 from ipam.allocator import Allocator
 from ipam.blocks import Blocks
 from ipam.errors import StoreDamaged, StoreUnavailable
+from ipam.holdings import OwnState
 from ipam.sqlite import SQLiteStore, open_store, start_over
 from ipam.store import UnusableStore
 from masquerade.names import SKELETON
@@ -271,7 +272,7 @@ def introduce(wired: Wired, changed: Callable[[], None]) -> "Kubernetes | None":
         Client(config.access(), agent="isthmus-agent"),
         wired.config.kubernetes_said,
         Surroundings(
-            unready=wired.node.ready,
+            unready=lambda: unable(wired),
             blocks=lambda: wired.blocks.holdings.blocks if wired.blocks else (),
             changed=changed,
             clock=time.monotonic,
@@ -282,7 +283,20 @@ def introduce(wired: Wired, changed: Callable[[], None]) -> "Kubernetes | None":
     return kubernetes
 
 
-def enroll(wired: Wired, kubernetes: "Kubernetes | None") -> "Enrolment | None":
+def unable(wired: Wired) -> str:
+    """Why no pod should come: ADD cannot be served, or there is no address to give."""
+    blocks = wired.blocks
+    if (reason := wired.node.ready()) or blocks is None:
+        return reason
+    if any(block.state is OwnState.ACTIVE and block.default for block in blocks.holdings.blocks):
+        return ""
+    why = blocks.outlook().get("", "") or blocks.trouble
+    return f"this node has no block of addresses{': ' if why else ''}{why}"
+
+
+def enroll(
+    wired: Wired, kubernetes: "Kubernetes | None", renewed: Callable[[], None]
+) -> "Enrolment | None":
     """Make what gets this node's certificate, where that is by a token."""
     config = wired.config.ipamd
     if config is None or config.token is None:
@@ -303,6 +317,7 @@ def enroll(wired: Wired, kubernetes: "Kubernetes | None") -> "Enrolment | None":
             endpoints(), request, token=token, ca=ca, server_name=server_name
         ),
         random=Random(),
+        renewed=renewed,
     )
 
 

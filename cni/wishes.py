@@ -40,8 +40,8 @@ _QUANTITY = re.compile(
     r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([kMGTP])(i?)|(Ki)|[eE]([+]?[0-9]{1,2}))?"
 )
 _LOWEST, _HIGHEST = 1_000, 10**15  # bit/s, by Kubernetes itself
-# What runtimes send with a rate: all the burst that fits in 32 bits.
-_BURST = (1 << 32) - 1
+_BURST_S = 0.1
+_LEAST_BURST = 2_000_000  # bits: some packets as large as hosts hand them over
 _POOL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -126,9 +126,9 @@ class _Reader:
             return None
         return Bandwidth(
             ingress_rate=ingress,
-            ingress_burst=_BURST if ingress else 0,
+            ingress_burst=_burst(ingress),
             egress_rate=egress,
-            egress_burst=_BURST if egress else 0,
+            egress_burst=_burst(egress),
         )
 
     def _rate(self, key: str) -> int:
@@ -162,6 +162,11 @@ class _Reader:
             f'annotation {key} of {whose} is "{value[:80]}"',
             f"it must be {allowed}",
         )
+
+
+def _burst(rate: int) -> int:
+    """What may come at once: a tenth of a second's worth, by the kernel 4 GiB at most."""
+    return min(max(int(rate * _BURST_S), _LEAST_BURST), 8 * ((1 << 32) - 2)) if rate else 0
 
 
 def _quantity(text: str) -> Decimal | None:

@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 from pathlib import Path
 
 import pytest
 
 from agent.config import AgentConfig, IpamdConfig, KubernetesConfig
-from agent.wiring import StateLocked, Wired, enroll, introduce, join, lock_state, wire
+from agent.wiring import StateLocked, Wired, enroll, introduce, join, lock_state, unable, wire
 from ipam.errors import NotServed, StoreUnavailable
+from ipam.holdings import OwnBlock
 from ipam.leases import Attachment, Record, Wanted
 from ipam.ranges import Range, RangeSet
 
@@ -314,7 +315,7 @@ def test_in_kubernetes_verbs_ask_it_and_ipamd_is_where_it_says(config: AgentConf
         assert before is None
         assert kubernetes is not None
         assert wired.node.kubernetes is kubernetes.pods
-        assert enroll(wired, kubernetes) is not None
+        assert enroll(wired, kubernetes, lambda: None) is not None
         assert kubernetes.endpoints() == ()
         with pytest.raises(NotServed, match="Node a is not known yet"):
             kubernetes.labels()
@@ -326,7 +327,25 @@ def test_without_kubernetes_nobody_is_asked(config: AgentConfig) -> None:
     wired = wire(replace(config, ipamd=IPAMD))
     try:
         assert introduce(wired, lambda: None) is None
-        assert enroll(wired, None) is None
+        assert enroll(wired, None, lambda: None) is None
         assert wired.node.kubernetes is None
+    finally:
+        wired.close()
+
+
+def test_a_node_without_addresses_to_give_is_not_able(config: AgentConfig) -> None:
+    wired = wire(replace(config, ipamd=IPAMD), boot="boot-1")
+    try:
+        assert wired.blocks is not None
+        unregistered = unable(wired)
+        own = replace(wired.blocks.holdings, epoch=1, confirmed_boot="boot-1")
+        wired.blocks.adopt(own).result()
+        without = unable(wired)
+        block = OwnBlock(cidr=ip_network("10.9.0.0/24"), pool="p", epoch=1, revision=1)
+        wired.blocks.adopt(replace(own, blocks=(block,))).result()
+
+        assert unregistered == "this node has not registered with ipamd"
+        assert without == "this node has no block of addresses"
+        assert unable(wired) == ""
     finally:
         wired.close()

@@ -16,7 +16,7 @@ from cni.wishes import ADDRESS, EGRESS, INGRESS, MAC, POOL, Wishes, applied, par
 from dataplane.model import Bandwidth
 
 POD = Pod(namespace="shop", name="web")
-BURST = 4294967295
+BURST = 2_000_000
 
 
 def wishes(of_namespace: dict[str, str] | None = None, **of_pod: str) -> Wishes:
@@ -68,7 +68,19 @@ def test_a_namespace_says_pool_and_bandwidth_for_pods_that_do_not() -> None:
     ],
 )  # fmt: skip
 def test_quantities_are_kubernetes_own(text: str, rate: int) -> None:
-    assert wishes(egress=text).bandwidth == Bandwidth(egress_rate=rate, egress_burst=BURST)
+    found = wishes(egress=text).bandwidth
+
+    assert found is not None
+    assert found.egress_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst"), [("1k", BURST), ("1G", 10**8), ("1P", 34359738352), ("", None)]
+)
+def test_a_tenth_of_a_second_may_come_at_once(rate: str, burst: int | None) -> None:
+    found = wishes(egress=rate).bandwidth
+
+    assert (found and found.egress_burst) == burst
 
 
 @pytest.mark.parametrize(
