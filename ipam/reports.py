@@ -29,7 +29,7 @@ def compare(all_: Whole, answers: Answers) -> tuple[Finding, ...]:
     mirrored: dict[str, dict[Key, MirroredLease]] = {}
     for one in all_.leases:
         mirrored.setdefault(one.node, {})[_key(one.lease)] = one.lease
-    findings = list(_unheard(answers))
+    findings = list(_unheard(all_.view, answers))
     holders: dict[IPAddress, Lease] = {}
     for node in sorted(answers.said):
         said = answers.said[node]
@@ -64,12 +64,13 @@ def _cut(group: list[Finding]) -> list[Finding]:
     return [*group[:MOST], more]
 
 
-def _unheard(answers: Answers) -> Iterator[Finding]:
+def _unheard(view: View, answers: Answers) -> Iterator[Finding]:
     if answers.trouble:
         text = f"could not be asked what they hold: {answers.trouble}"
         yield Finding(kind=FindingKind.SILENT, subject="nodes", text=text)
         return
-    for node in sorted(answers.silent):
+    # Who went away meanwhile is found as one that is not heard of.
+    for node in sorted(name for name in answers.silent if view.alive(name)):
         text = "alive, and did not say what it holds: its own store was not looked at"
         yield Finding(kind=FindingKind.SILENT, subject=node, text=text)
 
