@@ -5,6 +5,7 @@
 /readyz     200, or 503 and why it does not serve now
 """
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Complaint = Callable[[], str]
+
+log = logging.getLogger(__name__)
 
 
 def nothing() -> str:
@@ -62,6 +65,9 @@ def serve(
 
     class Server(ThreadingHTTPServer):
         address_family = family
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            log.debug("a page was not sent", exc_info=True)  # who asked did not wait
 
     server = Server(where[:2], Page)  # type: ignore[arg-type]
     threading.Thread(target=server.serve_forever, name="pages", daemon=True).start()

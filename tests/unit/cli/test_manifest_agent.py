@@ -1,13 +1,15 @@
 """The agent's part of the manifest, as its own readers take it."""
 
 import json
+import tomllib
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
 
-from cli.manifest_agent import daemon_set, network_list
+from agent.config import parse
+from cli.manifest_agent import LIST, config_map, daemon_set, network_list
 from cli.manifest_site import Mode, PoolChoice, Site
 
 V4, V6 = (
@@ -15,6 +17,28 @@ V4, V6 = (
     for text, length in (("10.244.0.0/16", 24), ("fd00::/56", 112))
 )
 SITE = Site(image="isthmus:1", pools=(V4,))
+
+
+def configured(site: Site) -> Any:
+    return parse(tomllib.loads(config_map(site)["data"]["agent.toml"]))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_configuration_is_one_that_the_agent_takes(mode: Mode) -> None:
+    found = configured(replace(SITE, mode=mode, mtu=1400, masquerade=False))
+
+    assert found.routing.mode == mode.value
+    assert found.routing.mtu == 1400
+    assert found.masquerade is None
+    assert found.install.network_list.name == LIST
+
+
+def test_the_api_server_is_found_by_option_or_in_the_kubelets_file() -> None:
+    by_file = configured(SITE).kubernetes
+    by_option = configured(replace(SITE, api_server="https://10.0.0.1:6443")).kubernetes
+
+    assert str(by_file.address_from) == "/etc/isthmus-kubelet/kubelet.conf"
+    assert by_option.address == "https://10.0.0.1:6443"
 
 
 @pytest.mark.parametrize(
