@@ -14,7 +14,7 @@ from net.address import IPAddress
 from proxy.choose import choose
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServicePort, TrafficPolicy
 from proxy.slots import assign
-from proxy.tables import CLASSES, LOCAL_SLOT, MAPS, Maps, class_of, timeout_chain
+from proxy.tables import CLASSES, LOCAL_SLOT, MAPS, NUMBERS, PICKS, Maps, class_of, timeout_chain
 
 
 class Backend(NamedTuple):
@@ -133,7 +133,12 @@ def hairpin(address: IPAddress) -> Element:
 
 
 def node_elements(node: NodeView) -> Iterator[Element]:
-    """What the maps say of the node and the cluster."""
+    """What the maps say of the node and the cluster, and of themselves."""
+    for maps in MAPS.values():
+        for chain, number in NUMBERS.items():
+            yield element(maps.ways, (number,), (chain,))
+            if chain in PICKS:
+                yield element(maps.picks, (number,), (chain,))
     for name, networks in (
         ("node_addresses", node.addresses),
         ("pods", node.pods),
@@ -219,7 +224,7 @@ def _outer_lists(planned: Planned, port: ServicePort, frontend: Frontend) -> Ite
     service, maps = planned.service, MAPS[frontend.version]
     of, where = _maps_of(maps, frontend), _key(frontend)
     remembered: dict[Backend, None] = {}
-    for is_local, verdicts, word in ((False, of.cluster, "pick"), (True, of.local, "local")):
+    for is_local, numbers, word in ((False, of.cluster, "pick"), (True, of.local, "local")):
         if is_local and service.external_policy is not TrafficPolicy.LOCAL:
             continue
         key = ListKey(port.name, port.protocol, frontend.version, is_local)
@@ -228,7 +233,7 @@ def _outer_lists(planned: Planned, port: ServicePort, frontend: Frontend) -> Ite
             continue
         yield from _slots(of.endpoints, where, backends, LOCAL_SLOT if is_local else 0)
         chain = f"{of.prefix}{_sticky(service)}{word}-{class_of(len(backends))}"
-        yield element(verdicts, where, (chain,))
+        yield element(numbers, where, (NUMBERS[chain],))
         remembered |= dict.fromkeys(backends)
     yield from _remembered(of.affinity_of, of.affinity_valid, where, service, remembered)
 
@@ -270,7 +275,7 @@ def _slots(
 
 
 def _entry(of: NamedSet, where: tuple[Value, ...], chain: str, service: Service) -> Element:
-    return element(of, where, (chain,), comment=str(service.name))
+    return element(of, where, (NUMBERS[chain],), comment=str(service.name))
 
 
 def _sticky(service: Service) -> str:

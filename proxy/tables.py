@@ -14,6 +14,11 @@ there is, and no rule.
                                     └─► refuse, discard               nobody there
     postrouting: what is marked so, and a pod that reaches itself, is masqueraded
 
+Maps say the number of a chain, and only the small maps `ways` and `picks` have chains: each time
+an element with a chain is added, the kernel walks all such maps of the table to look for loops
+(1 ms for each 8,000 elements).  The number travels in the packet's priority, for these few rules
+of a connection's first packet: unlike a mark it decides no route.
+
 No packet mark is used: what is to be masqueraded, and what is to be remembered for session
 affinity, has a bit of the connection's label.  Needs Linux 5.9 (reject in prerouting).
 """
@@ -44,6 +49,8 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 class Maps:
     """The sets and maps of one family, in the order in which they are declared."""
 
+    ways: NamedSet
+    picks: NamedSet
     services: NamedSet
     cluster: NamedSet
     local: NamedSet
@@ -73,20 +80,22 @@ def maps(version: int) -> Maps:
     family, address = _FAMILIES[version], _ADDRESSES[version]
     port = (Kind.PROTOCOL, Kind.PORT)
     frontend, endpoint = (address, *port), (address, Kind.PORT)
-    verdict = (Kind.VERDICT,)
+    number, verdict = (Kind.CLASS,), (Kind.VERDICT,)
 
     def of(name: str, key: Sequence[Kind], data: Sequence[Kind] = (), *, interval: bool = False
            ) -> NamedSet:  # fmt: skip
         return NamedSet(family, TABLE, name, tuple(key), tuple(data), interval)
 
     return Maps(
-        services=of("services", frontend, verdict),
-        cluster=of("cluster", frontend, verdict),
-        local=of("local", frontend, verdict),
+        ways=of("ways", number, verdict),
+        picks=of("picks", number, verdict),
+        services=of("services", frontend, number),
+        cluster=of("cluster", frontend, number),
+        local=of("local", frontend, number),
         endpoints=of("endpoints", (*frontend, Kind.SLOT), endpoint),
-        nodeports=of("nodeports", port, verdict),
-        nodeport_cluster=of("nodeport-cluster", port, verdict),
-        nodeport_local=of("nodeport-local", port, verdict),
+        nodeports=of("nodeports", port, number),
+        nodeport_cluster=of("nodeport-cluster", port, number),
+        nodeport_local=of("nodeport-local", port, number),
         nodeport_endpoints=of("nodeport-endpoints", (*port, Kind.SLOT), endpoint),
         affinity_of=of("affinity-of", frontend, verdict),
         affinity_valid=of("affinity-valid", (*frontend, *endpoint)),
@@ -153,6 +162,19 @@ def skeleton(version: int) -> Skeleton:
 _WORDS = {4: "ip", 6: "ip6"}
 
 
+_FORGET_NUMBER = "meta priority set none"
+
+
+def _goto(key: str, name: str) -> str:
+    """Go to the chain whose number map *name* has for *key*; go on where it has none."""
+    return f"meta priority set {key} map @{name} meta priority vmap @ways"
+
+
+def _pick(key: str, name: str) -> str:
+    """The same, from a chain that was gone to so: apart, or the kernel would see a loop."""
+    return f"meta priority set {key} map @{name} meta priority vmap @picks"
+
+
 def _picks(ip: str, key: str, prefix: str, endpoints: str) -> Iterable[Chain]:
     """For each class, of all endpoints and of those on this node: without memory, and with."""
     for local, offset in (("pick", ""), ("local", f" offset {LOCAL_SLOT}")):
@@ -163,10 +185,12 @@ def _picks(ip: str, key: str, prefix: str, endpoints: str) -> Iterable[Chain]:
                 return f"dnat {ip} to {key} . {number} map @{endpoints}"
 
             name = f"{prefix}{local}-{size}"
-            yield Chain(name, (*[draw(size)] * DRAWS, draw(before + 1), draw(1), "drop"))
+            draws = (*[draw(size)] * DRAWS, draw(before + 1), draw(1))
+            yield Chain(name, (_FORGET_NUMBER, *draws, "drop"))
             yield Chain(
                 f"{prefix}sticky-{local}-{size}",
                 (
+                    _FORGET_NUMBER,
                     f"ct label set {AFFINITY_BIT}",
                     f"dnat {ip} to {ip} saddr . {ip} daddr . meta l4proto . th dport map @affinity",
                     f"goto {name}",
@@ -177,14 +201,14 @@ def _picks(ip: str, key: str, prefix: str, endpoints: str) -> Iterable[Chain]:
 def _ways_in(ip: str, key: str, prefix: str, maps: str) -> Iterable[Chain]:
     """From outside: a source on this node may go anywhere, and so may pods."""
     mark = f"ct label set {MASQUERADE_BIT}"
-    yield Chain(f"{prefix}external", (mark, f"{key} vmap @{maps}cluster", "goto refuse"))
+    yield Chain(f"{prefix}external", (mark, _pick(key, maps + "cluster"), "goto refuse"))
     yield Chain(
         f"{prefix}external-local",
         (
-            f"{ip} saddr @pods {key} vmap @{maps}cluster",
+            f"{ip} saddr @pods {_pick(key, maps + 'cluster')}",
             f"fib saddr type local {mark}",
-            f"fib saddr type local {key} vmap @{maps}cluster",
-            f"{key} vmap @{maps}local",
+            f"fib saddr type local {_pick(key, maps + 'cluster')}",
+            _pick(key, maps + "local"),
             "drop",
         ),
     )
@@ -204,11 +228,11 @@ def _services(ip: str) -> Chain:
             # Answers to others than pods and ourselves would not come back by this node.
             f"{ip} daddr @cluster-ips {ip} saddr != @pods fib saddr type != local "
             f"ct label set {MASQUERADE_BIT}",
-            f"{ip} daddr . meta l4proto . th dport vmap @services",
+            _goto(f"{ip} daddr . meta l4proto . th dport", "services"),
             f"{ip} daddr @cluster-ips goto refuse",
             f"{ip} daddr @service-cidrs drop",
             f"{ip} daddr != {loopback} {ip} daddr @node-addresses fib daddr type local "
-            "meta l4proto . th dport vmap @nodeports",
+            + _goto("meta l4proto . th dport", "nodeports"),
         ),
     )
 
@@ -249,3 +273,18 @@ def _remember(ip: str) -> Iterable[str]:
         port = "meta l4proto . ct original proto-dst"
         yield f"meta l4proto {protocol} ct original {ip} daddr . {port} vmap @affinity-of"
         yield f"meta l4proto {protocol} {port} vmap @nodeport-affinity-of"
+
+
+# Here, since they are made of the chains.
+PICKS = tuple(
+    chain.name
+    for chain in skeleton(4).chains
+    if chain.name.removeprefix("nodeport-").startswith(("pick-", "local-", "sticky-"))
+)
+WAYS = tuple(
+    chain.name
+    for chain in skeleton(4).chains
+    if "external" in chain.name or chain.name.endswith(("refuse", "discard"))
+)
+NUMBERS = {name: number for number, name in enumerate((*PICKS, *WAYS), 1)}
+"""By which maps name chains; the same in both families."""

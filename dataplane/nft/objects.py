@@ -6,8 +6,8 @@ text is made of it only for people and for whole-table scripts.
 
 Form of a key or value (nf_tables, `nft --debug=netlink`): its fields one after another, each
 padded to four bytes; addresses, ports and MACs in network order, a protocol in the first byte,
-a slot in the host's order, an interface name padded with zeros to sixteen bytes.  A verdict has
-a form of its own in messages; here it is the name of the chain that it goes to.
+slots and classes in the host's order, an interface name padded with zeros to sixteen bytes.  A
+verdict has a form of its own in messages; here it is the name of the chain that it goes to.
 """
 
 import sys
@@ -20,6 +20,7 @@ from ipaddress import (
     IPv4Network,
     IPv6Address,
     IPv6Network,
+    ip_address,
     summarize_address_range,
 )
 
@@ -63,6 +64,7 @@ class Kind(StrEnum):
     IFNAME = "ifname"
     MAC = "ether_addr"
     SLOT = "slot"
+    CLASS = "classid"
     VERDICT = "verdict"
 
     @property
@@ -84,6 +86,7 @@ _SIZES = {
     Kind.IFNAME: 16,
     Kind.MAC: 8,
     Kind.SLOT: 4,
+    Kind.CLASS: 4,
 }
 
 _EXPRESSIONS = {
@@ -253,7 +256,7 @@ def _encode(kind: Kind, field: IPAddress | Protocol | int | str) -> bytes:
             return field.packed
         case Protocol():
             return bytes([field.number])
-        case int() if kind is Kind.SLOT:
+        case int() if kind in (Kind.SLOT, Kind.CLASS):
             return field.to_bytes(4, sys.byteorder)
         case int() if not 0 <= field < 1 << 16:
             raise ValueError(f"{field} is no port: 0 to 65535")
@@ -280,11 +283,9 @@ def _render(kinds: tuple[Kind, ...], first: bytes, last: bytes = b"") -> str:
 
 
 def _word(kind: Kind, first: bytes, last: bytes) -> str:
+    if kind in (Kind.ADDRESS4, Kind.ADDRESS6):
+        return _networks(ip_address(first), ip_address(last))
     match kind:
-        case Kind.ADDRESS4:
-            return _networks(IPv4Address(first), IPv4Address(last))
-        case Kind.ADDRESS6:
-            return _networks(IPv6Address(first), IPv6Address(last))
         case Kind.PROTOCOL:
             names = {protocol.number: str(protocol) for protocol in Protocol}
             return names.get(first[0], str(first[0]))
@@ -295,6 +296,9 @@ def _word(kind: Kind, first: bytes, last: bytes) -> str:
             return f'"{name}"'
         case Kind.MAC:
             return first[:6].hex(":")
+        case Kind.CLASS:
+            number = int.from_bytes(first, sys.byteorder)
+            return f"{number >> 16:x}:{number & 0xFFFF:x}"
         case _:
             return str(int.from_bytes(first, sys.byteorder))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address
 
-from dataplane.nft.objects import Element, NamedSet, Protocol, element
+from dataplane.nft.objects import Element, Family, NamedSet, Protocol, element
 from dataplane.nft.objects import Field as Value
 from net.address import IPAddress
 from proxy.plan import Backend
@@ -121,11 +121,18 @@ class Tables:
         return Outcome(Fate.TRANSLATED, frozenset(map(_backend, found)), marked)
 
     def _verdict(self, of: NamedSet, key: tuple[Value, ...]) -> str:
+        maps = MAPS[4 if of.family is Family.IP else 6]
+        by = maps.ways if of in (maps.services, maps.nodeports) else maps.picks
         found = self._get(of, key)
-        return found.data.decode() if found is not None else ""
+        if found is None:
+            return ""
+        chain = self._get(by, found.data)
+        assert chain is not None
+        return chain.data.decode()
 
-    def _get(self, of: NamedSet, key: tuple[Value, ...]) -> Element | None:
-        return self._of.get((of.name, of.family), {}).get(_packed(of, key))
+    def _get(self, of: NamedSet, key: tuple[Value, ...] | bytes) -> Element | None:
+        packed = key if isinstance(key, bytes) else _packed(of, key)
+        return self._of.get((of.name, of.family), {}).get(packed)
 
     def _has(self, of: NamedSet, key: tuple[Value, ...]) -> bool:
         if not of.interval:

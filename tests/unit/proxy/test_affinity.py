@@ -6,7 +6,7 @@ import pytest
 
 from dataplane.nft.objects import Protocol, element
 from proxy.affinity import Affinity
-from proxy.tables import MAPS, affinity_map
+from proxy.tables import MAPS, NUMBERS, affinity_map
 from tests.unit.dataplane.nft.fake import FakeTable
 
 CLIENT, SERVICE, POD, OTHER = map(
@@ -37,7 +37,7 @@ def test_a_chain_is_made_once_for_each_timeout(table: FakeTable) -> None:
 
 
 def test_where_nothing_is_sticky_nothing_is_asked(table: FakeTable) -> None:
-    Affinity(table, 4).prepare([element(MAPS[4].services, WEB, ("pick-1",))])
+    Affinity(table, 4).prepare([element(MAPS[4].services, WEB, (NUMBERS["pick-1"],))])
 
     assert table.added == set()
 

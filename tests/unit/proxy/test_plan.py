@@ -1,9 +1,10 @@
 """What a Service has in the maps, as nft writes it."""
 
+import sys
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
-from dataplane.nft.objects import Protocol
+from dataplane.nft.objects import Element, Kind, Protocol
 from proxy.model import (
     Endpoint,
     Endpoints,
@@ -14,6 +15,7 @@ from proxy.model import (
     TrafficPolicy,
 )
 from proxy.plan import Planned, elements, frontends, hairpin, node_elements, plan
+from proxy.tables import NUMBERS
 
 NODE = NodeView(name="here", pods=(ip_network("10.244.0.0/16"),))
 WEB = Service(
@@ -40,7 +42,16 @@ def planned(service: Service, where: Endpoints, before: Planned | None = None) -
 
 
 def shown(service: Service, *places: str) -> list[str]:
-    return sorted(map(str, elements(planned(service, endpoints(*places)))))
+    """Elements as nft writes them, but for chains: by name, in the place of their number."""
+    return sorted(map(named, elements(planned(service, endpoints(*places)))))
+
+
+def named(each: Element) -> str:
+    if each.of.data != (Kind.CLASS,):
+        return str(each)
+    number = int.from_bytes(each.data, sys.byteorder)
+    (chain,) = [name for name, its in NUMBERS.items() if its == number]
+    return f"{str(each).rpartition(' : ')[0]} : goto {chain} }}"
 
 
 A, B = "10.244.1.7:8080", "10.244.2.7:8080@here"
@@ -144,7 +155,8 @@ def test_the_node_says_where_its_node_ports_are_and_who_is_a_pod() -> None:
         service_cidrs=(ip_network("10.96.0.0/16"),),
     )
 
-    assert sorted(map(str, node_elements(node))) == [
+    found = [each for each in node_elements(node) if each.of.name not in ("ways", "picks")]
+    assert sorted(map(str, found)) == [
         "node-addresses { 172.18.0.2 }",
         "pods { 10.244.0.0/16 }",
         "pods { fd00:10:244::/56 }",
