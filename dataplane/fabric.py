@@ -6,7 +6,7 @@ those of such links.
 
 import socket
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from typing import TypeVar
@@ -36,6 +36,7 @@ from dataplane.fabric_model import (
     Tunnel,
 )
 from dataplane.netlink import Netlink
+from dataplane.sysctl import SysctlRefused, Sysctls
 from dataplane.tunnel import (
     delete_forward,
     delete_neighbour,
@@ -68,10 +69,14 @@ Item = TypeVar("Item")
 
 
 class Fabric:
-    """The kernel's side, of the namespace of the thread that made this; one thread at a time."""
+    """The kernel's side, of the namespace of the thread that made this; one thread at a time.
+
+    `make_tunnel` has to be called by a thread in that namespace.
+    """
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self._sysctls = Sysctls()
 
     def close(self) -> None:
         self._netlink.close()
@@ -106,11 +111,24 @@ class Fabric:
                     [rtnl.without_link_local(index), rtnl.set_link(index, flags=rtnl.UP)]
                 )
                 undo.pop_all()
+            self._loosen(tunnel.name)
         except NetlinkError as exc:
             raise DataplaneError(
                 f"cannot make VXLAN link {tunnel.name} (VNI {tunnel.vni}, UDP port {tunnel.port}, "
                 f"from {tunnel.local}): {exc.reason}"
             ) from exc
+
+    def _loosen(self, link: str) -> None:
+        """Take what comes through *link* also from whom we would not answer through it.
+
+        What a pod answers for a port of its host is sent before it has the host's address, so
+        by the pods' routes.  Of this setting and that of all links the higher number counts: 1 is
+        strict, 2 loose (ip-sysctl.rst).  Where it cannot be set, the rest works all the same.
+        """
+        own, every = (f"net/ipv4/conf/{one}/rp_filter" for one in (link, "all"))
+        with suppress(SysctlRefused):
+            if "1" in (self._sysctls.get(own), self._sysctls.get(every)):
+                self._sysctls.ensure(own, "2", lasting=False)
 
     def mend_tunnel(self, index: int, tunnel: Tunnel) -> None:
         """Bring a link up, with its MTU and MAC; raises NetlinkError."""

@@ -92,7 +92,8 @@ class Host:
             in_sync=self.in_sync,
             trusted=self.in_sync and not self.frozen,
         )
-        return self.reconciler.reconcile(told)
+        with inside(self.namespace):
+            return self.reconciler.reconcile(told)
 
     def give(self, *cidrs: str) -> None:
         """Let it have these blocks."""
@@ -243,13 +244,17 @@ def routed_site(make: Callable[[str], Namespace]) -> Iterator[Site]:
         yield site
 
 
-def standard(site: Site, mode: Mode = Mode.AUTO) -> dict[str, tuple[Namespace, str, str]]:
-    """Hosts a, b, c with blocks of both families, and a pod on each: its addresses."""
+def standard(
+    site: Site, mode: Mode = Mode.AUTO, *sysctls: str
+) -> dict[str, tuple[Namespace, str, str]]:
+    """Hosts a, b, c with blocks of both families and *sysctls*; a pod on each: its addresses."""
     site.add("a", "one", "192.0.2.1", "2001:db8:1::1")
     site.add("b", "one", "192.0.2.2", "2001:db8:1::2")
     site.add("c", "two", "203.0.113.3", "2001:db8:2::3")
     for number, host in enumerate(site.hosts.values(), 1):
         host.give(f"10.80.{number}.0/26", f"fd80::{number}00/122")
+        if sysctls:
+            host.namespace.run("sysctl", "-qw", *sysctls)
         host.set_mode(mode)
     site.settle()
     return {

@@ -91,18 +91,34 @@ def test_pods_of_both_families_travel_over_either(
     assert a.reconciler.state.mtu == (1450 if tunnel.endswith("4") else 1430)
 
 
-def test_hosts_reach_pods_through_tunnels_by_an_address_that_leads_back(site: Site) -> None:
-    pods = standard(site, Mode.VXLAN)
-    for host in site.hosts.values():
-        host.namespace.run(
-            *("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=1"),
-            *("net.ipv4.conf.vxisthmus4.rp_filter=1", "net.ipv4.conf.uplink.rp_filter=1"),
-        )
+def test_strict_reverse_path_filters_are_content(site: Site) -> None:
+    strict = ("net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.default.rp_filter=1")
+    pods = standard(site, Mode.VXLAN, *strict)
+    a, c = site.hosts["a"].namespace, site.hosts["c"].namespace
 
-    a = site.hosts["a"].namespace
+    with Echo(pods["c"][0], "pod", 7000), Echo(c, "host", 7001):
+        to_pod = ask(a, "10.80.3.5", 7000), ask(a, "fd80::305", 7000)
+        to_host = ask(pods["a"][0], "203.0.113.3", 7001)
+    assert to_pod == ("pod 192.0.2.1", "pod 2001:db8:1::1")
+    assert to_host == "host 10.80.1.5"
+
+
+def test_a_port_of_a_host_is_reached_from_pods_and_hosts_behind_tunnels(site: Site) -> None:
+    pods = standard(site, Mode.VXLAN)
+    # What a pod answers to a host goes through the tunnel, what that asked for came by the uplink.
+    site.hosts["c"].namespace.run(
+        "nft",
+        "table ip ports { chain c { type nat hook prerouting priority -100;"
+        " ip daddr 203.0.113.3 tcp dport 8080 dnat to 10.80.3.5:7000; }; }",
+    )
+
     with Echo(pods["c"][0], "pod", 7000):
-        answers = ask(a, "10.80.3.5", 7000), ask(a, "fd80::305", 7000)
-    assert answers == ("pod 192.0.2.1", "pod 2001:db8:1::1")
+        for asking, seen in (
+            (site.hosts["a"].namespace, "192.0.2.1"),
+            (pods["a"][0], "10.80.1.5"),
+            (site.outside, "198.51.100.9"),
+        ):
+            assert ask(asking, "203.0.113.3", 8080) == f"pod {seen}"
 
 
 def test_pods_and_hosts_reach_each_other_though_the_network_between_knows_no_pods(
