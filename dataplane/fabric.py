@@ -157,8 +157,16 @@ class Fabric:
         self, listing: Callable[[int], bytes], parse: Callable[[memoryview], Item | None]
     ) -> list[Item]:
         """What *parse* makes of the listings of both IP versions."""
-        payloads = (p for version in (4, 6) for _, p in self._netlink.dump(listing(version)))
+        payloads = [p for version in (4, 6) for p in self._listed(listing(version))]
         return [found for payload in payloads if (found := parse(payload)) is not None]
+
+    def _listed(self, request: bytes) -> list[memoryview]:
+        try:
+            return [payload for _, payload in self._netlink.dump(request)]
+        except NetlinkError as exc:
+            if exc.absent:
+                return []  # even the main table is made with its first route
+            raise
 
     def _addresses(
         self, own: set[IPAddress], ours: set[int]

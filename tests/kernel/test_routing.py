@@ -5,6 +5,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 from cli.leftovers import remove_leftovers
 from dataplane import rtnl
+from dataplane.fabric import Fabric
+from dataplane.fabric_model import Programmed
 from ipam.calls import TableRow
 from ipam.cluster import BlockState
 from routing.reconciler import Outcome, clear
@@ -444,6 +447,18 @@ def test_uninstalling_takes_routes_tunnels_and_translation_away(site: Site, tmp_
     assert (faults, again) == ([], [])
     assert a.routes() + a.routes(6) == []
     assert "177" not in a.namespace.run("ip", "rule") + a.namespace.run("ip", "-6", "rule")
+
+
+def test_a_host_without_any_route_has_nothing_to_take_away(
+    namespaces: Callable[[str], Namespace],
+) -> None:
+    with inside(namespaces("bare")):
+        fabric = Fabric()
+    with closing(fabric):
+        clear(fabric)
+        around, programmed = fabric.observe(())
+
+    assert (around.tunnels, programmed) == ((), Programmed())
 
 
 def test_turned_off_nothing_is_left(site: Site) -> None:
