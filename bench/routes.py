@@ -24,7 +24,7 @@ import hosts  # noqa: E402
 from agent_needs import processor, resident  # noqa: E402
 from claims import make_pools  # noqa: E402
 from cluster import ISTHMUS, Cluster, Program, cluster  # noqa: E402
-from crowd import crowd  # noqa: E402
+from crowd import Crowd, crowd  # noqa: E402
 from figures import Figure, Table, circumstances, quantile  # noqa: E402
 
 from dataplane import rtnl  # noqa: E402
@@ -56,7 +56,10 @@ def measure(table: Table, work: Path, *, quick: bool, nodes: int) -> None:
                 others.ask("begin", watching=True)
                 _until(news, agent, 2 * nodes)
                 whole = time.monotonic() - began
-                joins = [_join(made, news, agent, n) for n in range(10 if quick else 100)]
+                found = [
+                    _join(made, news, agent, others, number)
+                    for number in range(10 if quick else 100)
+                ]
             time.sleep(_SETTLED_S)  # nothing happens, and that is measured
             idle = processor(agent.pid)
             time.sleep(10)
@@ -66,23 +69,30 @@ def measure(table: Table, work: Path, *, quick: bool, nodes: int) -> None:
             agent.kill()
             with closing(Fabric()) as fabric:
                 clear(fabric)  # what the next finds would be no news
+    joins, own = zip(*found, strict=True)
     for part in (0.5, 0.99):
         figure = Figure((quantile(joins, part) * 1000,))
         promise = "500 ms" if part == 0.99 and nodes == NODES else ""
         table.add(f"join to routes, p{part * 100:g}", who, figure, promise=promise)
+        figure = Figure((quantile(own, part) * 1000,))
+        table.add(f"of it after others were told, p{part * 100:g}", who, figure)
     table.add("all join at once, to the last route", who, Figure((whole,), "s"))
     table.add("agent resident then", who, Figure((memory,), "MB"))
     table.add("agent's processor at rest", who, Figure((idle,), "%"))
 
 
-def _join(made: Cluster, news: Netlink, agent: Program, number: int) -> float:
-    """Seconds from a new node's first word to both its routes in the kernel."""
+def _join(
+    made: Cluster, news: Netlink, agent: Program, others: Crowd, number: int
+) -> tuple[float, float]:
+    """Seconds to both routes to a new node in the kernel: from its first word, and from when half
+    of the others had been told of it."""
     with crowd(made, [f"new-{number}"]) as new:
         new.ask("connect")
         answer = new.ask("begin", watching=False)[0]
-        return _until(news, agent, 2, {ip_network(cidr) for cidr in answer["blocks"]}) - float(
-            answer["began"]
-        )
+    blocks = answer["blocks"]
+    routed = _until(news, agent, 2, {ip_network(cidr) for cidr in blocks})
+    told = [one for each in others.ask("told", cidr=blocks[-1]) for one in each["times"]]
+    return routed - float(answer["began"]), routed - quantile(told, 0.5)
 
 
 def _until(news: Netlink, agent: Program, count: int, wanted: set[object] | None = None) -> float:
