@@ -254,11 +254,13 @@ def new_route(index: int, route: Route, *, protocol: int = 3, exclusive: bool = 
 
 
 def replace_host_route(index: int, dst: IPNetwork) -> bytes:
-    """The host's own route to one pod address, marked as ours."""
-    scope = SCOPE_LINK if dst.version == 4 else 0
-    body = _ROUTE.pack(
-        _family(dst), dst.prefixlen, 0, 0, MAIN_TABLE, ROUTE_PROTOCOL, scope, UNICAST, 0
-    )
+    """The host's own route to one pod address, marked as ours.
+
+    Not of link scope, as a route without a gateway mostly is: where route_localnet is on, the
+    kernel would speak to the pod from the link's own address, the pod's gateway, though that is
+    of host scope (inet_select_addr), and an answer over UDP would come from a stranger.
+    """
+    body = _ROUTE.pack(_family(dst), dst.prefixlen, 0, 0, MAIN_TABLE, ROUTE_PROTOCOL, 0, UNICAST, 0)
     body += attribute(1, dst.network_address.packed) + u32(4, index)
     return message(NEWROUTE, CREATE | REPLACE, body)
 

@@ -256,6 +256,19 @@ def test_a_duplicate_address_is_found_out_and_leaves_no_trace(site: Site) -> Non
     assert site.machine.links() == [host_side(squatter)]
 
 
+@pytest.mark.parametrize("localnet", ["0", "1"])
+def test_a_host_speaks_to_a_routed_pod_from_an_address_of_its_own(
+    site: Site, localnet: str
+) -> None:
+    site.machine.host.run("sysctl", "-w", f"net.ipv4.conf.all.route_localnet={localnet}")
+    _, result = add(site, conf(mode="routed", ipam=V4))
+    address = result["ips"][0]["address"].partition("/")[0]
+
+    [route] = json.loads(site.machine.host.run("ip", "-j", "route", "get", address))
+
+    assert route["prefsrc"] == HOST4
+
+
 def test_custom_routes_are_in_the_pod_as_they_were_written(site: Site) -> None:
     routes = [
         {"dst": "0.0.0.0/0", "mtu": 1400, "advmss": 1300},
