@@ -1,10 +1,10 @@
 """`isthmus uninstall-node`: a node's part of taking isthmus out of a cluster.
 
-    1. the network list goes: the runtime starts no more pods, and the kubelet says NotReady
-    2. what runs still ends with our plugin, which keeps each deletion; links go with their pods
-    3. once none is left: plugin, kernel objects, state
+    1. without an agent no pod gets a network any more; what runs keeps its own until it ends, with
+       our plugin, which only keeps the deletion: links go with their pods
+    2. once none is left: network list, plugin, kernel objects, state
 
-Stays, so that the pod it runs in can be watched: ready means that the node is clean.
+The list has to stay until then: without any a runtime cannot end a pod either.  Stays, so that the pod it runs in can be watched: ready means that the node is clean.
 """
 
 import shutil
@@ -77,10 +77,10 @@ class Removal:
 
     def step(self) -> None:
         """Do what can be done now."""
-        self._take(self._places.conf_dir / CONFLIST)
         if not self._force and (links := self._links()):
             self._wait(f"{len(links)} pods still have their network: {', '.join(links[:5])}")
             return
+        self._take(self._places.conf_dir / CONFLIST)
         for name in PLUGINS:
             self._take(self._places.bin_dir / name)
         ledger = self._places.real(self._places.state_dir) / "sysctl.json"

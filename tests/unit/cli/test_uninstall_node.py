@@ -28,13 +28,13 @@ def removal(root: Path, links: list[str], *, force: bool = False) -> Removal:
     return Removal(root, force=force, links=lambda: links, clean_kernel=lambda ledger: [])
 
 
-def test_while_pods_have_their_network_only_the_network_list_goes(root: Path) -> None:
+def test_while_pods_have_their_network_nothing_goes(root: Path) -> None:
     ours = removal(root, ["isth0"])
 
     ours.step()
 
     assert ours.waiting_for == "1 pods still have their network: isth0"
-    assert files(root) == {*PUT[:2], *OTHERS, *STATE}
+    assert files(root) == {*PUT, *OTHERS, *STATE}
 
 
 def test_after_the_last_pod_all_goes_that_is_ours_and_nothing_else(root: Path) -> None:
