@@ -11,6 +11,8 @@ SCHEMA = 1
 
 NODE_UID = "isthmus.dev/node-uid"
 """The label by which an agent says which Node of Kubernetes its machine is."""
+KUBERNETES = "Kubernetes"
+"""Who drains and fences by Kubernetes' word."""
 
 
 class PoolState(StrEnum):

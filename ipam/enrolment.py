@@ -135,7 +135,7 @@ class Enrolment:
         if not bearer.node or not bearer.node_uid:
             raise NotAllowed(
                 "the token names no node: it must be a projected one of a pod, and the API "
-                "server one of Kubernetes 1.32 or newer"
+                "server one of Kubernetes 1.30 or newer"
             )
         node = _checked(bearer.node)
         if await self._nodes.uid_of(node) != bearer.node_uid:

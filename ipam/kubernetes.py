@@ -21,7 +21,7 @@ from random import Random
 from typing import Protocol
 
 from ipam.calls import Drain, Drained
-from ipam.cluster import NODE_UID, Node, NodeState, Settings
+from ipam.cluster import KUBERNETES, NODE_UID, Node, NodeState, Settings
 from ipam.errors import IPAMError
 from ipam.refusals import Forbidden
 from ipam.view import View
@@ -32,7 +32,6 @@ from kube.errors import KubeError, NotFound
 from kube.reflector import Reflector, Selection
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
-BY = "Kubernetes"
 TICK_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -78,13 +77,15 @@ def plan(
             yield from _gone(node, settings, at)
         elif found.out_of_service:
             if node.state is not NodeState.FENCED:
-                yield Step(Drain(node=name, fenced=True, by=f"{BY}: {OUT_OF_SERVICE} at {at}"))
-        elif node.state is NodeState.DRAINING and node.drained_by.startswith(f"{BY}:"):
+                yield Step(
+                    Drain(node=name, fenced=True, by=f"{KUBERNETES}: {OUT_OF_SERVICE} at {at}")
+                )
+        elif node.state is NodeState.DRAINING and node.drained_by.startswith(f"{KUBERNETES}:"):
             yield Step(Drain(node=name, undo=True))
 
 
 def _gone(node: Node, settings: Settings, at: str) -> Iterator[Step]:
-    by = f"{BY}: Node {node.labels[NODE_UID]} deleted, seen at {at}"
+    by = f"{KUBERNETES}: Node {node.labels[NODE_UID]} deleted, seen at {at}"
     if node.state is NodeState.ACTIVE:
         yield Step(Drain(node=node.name, by=by), is_gone=True)
     if node.state is not NodeState.FENCED and settings.node_deletion_fences:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from ipam.calls import Held, Register
-from ipam.cluster import Block, BlockState, Meta, Node, NodeState
+from ipam.cluster import KUBERNETES, NODE_UID, Block, BlockState, Meta, Node, NodeState
 from ipam.keys import Alive
 from ipam.refusals import Forbidden, SecondBoot
 from net.address import IPNetwork
@@ -96,12 +96,19 @@ def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
         reasons.append(f"has epoch {asked.epoch}, above the store's {node.epoch}")
     if node.uid != asked.uid:
         return _another(fields, node, known), reasons
-    state = NodeState.ACTIVE if node.state is NodeState.FENCED else node.state
+    is_over = node.state is NodeState.FENCED or _is_made_anew(asked, node)
+    state = NodeState.ACTIVE if is_over else node.state
     epoch = max(node.epoch, asked.epoch)
     unconfirmed = node.unconfirmed or known.unconfirmed_boots
     drained_by = node.drained_by if state is NodeState.DRAINING else ""
     new = replace(fields, epoch=epoch, state=state, drained_by=drained_by, unconfirmed=unconfirmed)
     return new, reasons
+
+
+def _is_made_anew(asked: Register, node: Node) -> bool:
+    """Tell whether it drains since its Node of Kubernetes was deleted, and it has another now."""
+    has_another = asked.labels.get(NODE_UID, "") not in ("", node.labels.get(NODE_UID, ""))
+    return has_another and node.drained_by.startswith(f"{KUBERNETES}:")
 
 
 def _another(fields: Node, node: Node, known: Known) -> Node:

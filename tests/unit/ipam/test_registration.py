@@ -4,7 +4,7 @@ from ipaddress import ip_network
 import pytest
 
 from ipam.calls import Held, Register
-from ipam.cluster import Block, BlockState, Meta, Node, NodeState
+from ipam.cluster import NODE_UID, Block, BlockState, Meta, Node, NodeState
 from ipam.keys import Alive
 from ipam.refusals import Forbidden, SecondBoot
 from ipam.registration import Known, plan
@@ -177,3 +177,25 @@ def test_node_once_told_of_unconfirmed_boots_stays_marked() -> None:
 
     assert told.unconfirmed
     assert plan(ASKED, known(told, BLOCK)).node.unconfirmed
+
+
+@pytest.mark.parametrize(
+    ("by", "uid", "state"),
+    [
+        ("Kubernetes: Node u-1 deleted", "u-2", NodeState.ACTIVE),
+        ("Kubernetes: Node u-1 deleted", "u-1", NodeState.DRAINING),
+        ("Kubernetes: Node u-1 deleted", "", NodeState.DRAINING),
+        ("isthmus:admin:eva", "u-2", NodeState.DRAINING),
+    ],
+)
+def test_a_drain_for_a_deleted_node_object_ends_with_another_one(
+    by: str, uid: str, state: NodeState
+) -> None:
+    labels = {NODE_UID: "u-1"}
+    drained = replace(NODE, state=NodeState.DRAINING, drained_by=by, labels=labels)
+    asked = replace(ASKED, labels={NODE_UID: uid} if uid else {})
+
+    found = plan(asked, known(drained, BLOCK)).node
+
+    assert found.state is state
+    assert found.drained_by == ("" if state is NodeState.ACTIVE else by)
