@@ -27,6 +27,10 @@ _RULES = tuple(
 )
 
 
+# Nor is anybody told who has a lost address; of IPv6 an answer comes from the address itself.
+_ARP = tuple(f"arp {side} ip . arp {side} ip @lost4 drop" for side in ("saddr", "daddr"))
+
+
 def _sets(family: Family) -> dict[int, NamedSet]:
     return {
         4: NamedSet(family, TABLE, "lost4", (Kind.ADDRESS4,) * 2, interval=True),
@@ -49,7 +53,11 @@ BRIDGED = Skeleton(
     Family.BRIDGE,
     TABLE,
     tuple(_SETS[Family.BRIDGE].values()),
-    (Chain("arriving", _RULES, "type filter hook prerouting priority -300; policy accept;"),),
+    (
+        Chain(
+            "arriving", _RULES + _ARP, "type filter hook prerouting priority -300; policy accept;"
+        ),
+    ),
 )
 
 

@@ -94,6 +94,7 @@ class Cluster:
                 tasks.create_task(self._for_ever(self.say))
         finally:
             self._talk.blocks.wake = lambda: None
+            await self._standing.leave()
             await self._talk.ipamd.close()
 
     def _rouse(self) -> None:

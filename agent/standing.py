@@ -7,11 +7,13 @@ barrier is up before anything else is asked.
 import asyncio
 import logging
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import replace
 
 from agent.talk import Talk, done
 from dataplane.errors import DataplaneError
-from ipam.calls import Register, Registered
+from ipam.calls import Leave, Register, Registered
+from ipam.errors import IPAMError
 from ipam.holdings import Holdings, OwnState, registered
 from net.address import IPNetwork
 
@@ -108,6 +110,14 @@ class Standing:
                     extra={"attachment": str(record.who), "block": str(block.cidr)},
                 )
         await done(stored)
+
+    async def leave(self) -> None:
+        """Say that this agent ends, if ipamd hears it: else its sign of life runs out by itself."""
+        own, who = self._talk.blocks.holdings, self._talk.who
+        if self._talk.condition.registrations:
+            with suppress(IPAMError):
+                leave = Leave(node=who.node, uid=own.uid, instance=who.instance)
+                await self._talk.ipamd.leave(leave)
 
     def enforce_now(self) -> None:
         """Bring the barrier in line with what is lost.  Raises DataplaneError."""

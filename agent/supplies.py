@@ -64,7 +64,11 @@ class Supplies:
     async def _release(self, going: Collection[OwnBlock]) -> None:
         own = self._talk.blocks.holdings
         gone = await self._talk.ipamd.release(
-            Release(blocks=tuple(block.held() for block in going), **self._talk.me())
+            Release(
+                generation=own.generation,
+                blocks=tuple(block.held() for block in going),
+                **self._talk.me(),
+            )
         )
         returned = [block for block in going if block.cidr in gone]
         await done(self._talk.blocks.adopt(without(own, returned)))

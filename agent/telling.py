@@ -5,6 +5,7 @@ from ipam.calls import Mirror, MirroredLease
 from ipam.leases import Attachment
 
 AT_ONCE = 1000
+WHOLE_S = 3600.0
 
 
 class Teller:
@@ -15,12 +16,17 @@ class Teller:
         self._sequence: int | None = None
         # Of which store and epoch the mirror is: another may have forgotten what it had.
         self._mirrored_in: tuple[str, int] = ("", 0)
+        self._whole_at = 0.0
         self._told: set[Attachment] = set()
 
     async def tell_once(self) -> None:
-        """Mirror what changed, or all there is, once in each store and epoch.  Raises IPAMError."""
-        own = self._talk.blocks.holdings
-        if self._mirrored_in != (own.generation, own.epoch):
+        """Mirror what changed, or all there is: once in each store and epoch, and each hour.
+
+        The latter mends what somebody, or a message from before a recovery, did to the mirror.
+        Raises IPAMError.
+        """
+        own, around = self._talk.blocks.holdings, self._talk.around
+        if self._mirrored_in != (own.generation, own.epoch) or around.clock() >= self._whole_at:
             self._sequence = None
         if whole := self._sequence is None:
             # A former run of this agent may have told more than we know of.
@@ -48,6 +54,7 @@ class Teller:
             self._sequence = None
         elif whole:
             self._mirrored_in = (own.generation, own.epoch)
+            self._whole_at = around.clock() + WHOLE_S * (0.75 + 0.5 * around.random.random())
 
     def _lease(self, who: Attachment) -> MirroredLease | None:
         """What ipamd is to know of *who*: addresses of blocks, or that those it knew are gone."""

@@ -20,6 +20,7 @@ from ipam.calls import (
     Claimed,
     Finding,
     Held,
+    Leave,
     Mirror,
     Register,
     Registered,
@@ -332,6 +333,8 @@ class Authority(Administration):
             node = view.nodes.get(asked.node)
             if node is None or node.uid != asked.uid:
                 raise Stale(f"node {asked.node} is not registered with store {asked.uid}")
+            if view.meta is None or view.meta.generation != asked.generation:
+                raise Stale(f"generation {asked.generation or 'none'} is over: register")
             conditions = [*replica.thawed(), view.unchanged(keys.node(asked.node))]
             puts: list[Put | Delete] = []
             for held in asked.blocks:
@@ -368,6 +371,11 @@ class Authority(Administration):
         sequence = await self._mirrors.put(asked)
         self._liveness.heard(asked.node)
         return sequence
+
+    async def leave(self, asked: Leave) -> None:
+        """Take back the sign of life of one run of an agent.  Raises KVError."""
+        self._replica.require_synced()
+        await self._liveness.leave(asked.node, asked.uid, asked.instance)
 
     async def watch(self, node: str, *, after: int = 0) -> AsyncGenerator[Update, None]:
         """Stream the table; *node* is taken for alive as long as this is open (aclose it).

@@ -134,7 +134,17 @@ class Release:
     node: str
     uid: str
     epoch: int
+    generation: str
     blocks: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """This run of the agent ends: the machine may be started anew at once."""
+
+    node: str
+    uid: str
+    instance: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,17 @@ Each call is answered by whichever ipamd is there (ipam.channel), or fails in se
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 
-from ipam.calls import Audit, Claim, Claimed, Mirror, Register, Registered, Release, Update
+from ipam.calls import (
+    Audit,
+    Claim,
+    Claimed,
+    Leave,
+    Mirror,
+    Register,
+    Registered,
+    Release,
+    Update,
+)
 from ipam.channel import Channels
 from ipam.rpc import ipamd_pb2 as pb
 from ipam.tls import TLSFiles
@@ -13,6 +23,7 @@ from ipam.wire import parse, parse_network, render
 from net.address import IPNetwork
 
 _WITHIN_S = 5.0
+_LEAVE_S = 2.0  # an agent is to end within seconds
 _MIRROR_S = 20.0  # thousands of leases are many transactions
 
 
@@ -55,6 +66,10 @@ class Client:
     async def audit(self, asked: Audit) -> None:
         request = render(pb.AuditRequest, asked)
         await self._channels.call("Audit", request, within_s=_WITHIN_S)
+
+    async def leave(self, asked: Leave) -> None:
+        request = render(pb.LeaveRequest, asked)
+        await self._channels.call("Leave", request, within_s=_LEAVE_S)
 
     async def watch(self, *, after: int) -> AsyncGenerator[Update, None]:
         """The cluster's table, and its changes, until the stream ends."""

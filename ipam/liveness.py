@@ -93,9 +93,17 @@ class Liveness:
         except (LeaseGone, Ambiguous):
             self._lease = 0
 
+    async def leave(self, node: str, uid: str, instance: str) -> None:
+        """Show *node* alive no more, unless another run of its agent is.  Raises KVError."""
+        await self._replica.refresh([self._replica.keys.alive(node)])
+        alive = self._replica.view.alive(node)
+        if alive is not None and (alive.uid, alive.instance) == (uid, instance):
+            self._mine[node] = alive
+            await self._drop(node)
+
     async def _drop(self, node: str) -> None:
         alive = self._mine.pop(node)
-        del self._heard[node]
+        self._heard.pop(node, None)
         if self._replica.view.alive(node) != alive:
             return
         key = self._replica.keys.alive(node)

@@ -113,11 +113,14 @@ def _is_made_anew(asked: Register, node: Node) -> bool:
 
 def _another(fields: Node, node: Node, known: Known) -> Node:
     """Let another store have the name, if what the former one held is none of its."""
-    holding = any(b.node == node.name and b.epoch >= node.epoch for b in known.blocks.values())
+    holding = [b for b in known.blocks.values() if b.node == node.name and b.epoch >= node.epoch]
     if holding and node.state is not NodeState.FENCED:
         raise Forbidden(
-            f"node {node.name} is known with another store ({node.uid}), which holds blocks; if "
-            f"that machine is off or was installed anew: isthmus ipam drain {node.name} --fenced"
+            f"node {node.name} is known with another store ({node.uid}), which holds "
+            f"{', '.join(sorted(str(block.cidr) for block in holding))}. Where this machine was "
+            "installed anew or lost its store: make sure that no container with an address of "
+            "these blocks runs any more, here (restart the machine, or end them) or on a machine "
+            f"of that name, and then say so: isthmus ipam drain {node.name} --fenced"
         )
     return replace(fields, epoch=max(node.epoch, fields.epoch) + 1)
 

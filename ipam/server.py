@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Asked = TypeVar("Asked", calls.Register, calls.Claim, calls.Release, calls.Mirror, calls.Audit)
+Asked = TypeVar(
+    "Asked", calls.Register, calls.Claim, calls.Release, calls.Mirror, calls.Audit, calls.Leave
+)
 Context = Any  # grpc.aio.ServicerContext
 
 SHARED = 16
@@ -190,6 +192,11 @@ class Edge:
     async def Audit(self, request: pb.AuditRequest, who: Who) -> pb.AuditReply:
         await self._authority.audited(_own(who, parse(calls.Audit, request)))
         return pb.AuditReply()
+
+    @_answered(_node)
+    async def Leave(self, request: pb.LeaveRequest, who: Who) -> pb.LeaveReply:
+        await self._authority.leave(_own(who, parse(calls.Leave, request)))
+        return pb.LeaveReply()
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> None:
         """The table and its changes, until the node goes, or this replica does."""

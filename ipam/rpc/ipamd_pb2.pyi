@@ -118,22 +118,38 @@ class ClaimReply(_message.Message):
     def __init__(self, blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., counter: _Optional[int] = ...) -> None: ...
 
 class ReleaseRequest(_message.Message):
-    __slots__ = ("node", "uid", "epoch", "blocks")
+    __slots__ = ("node", "uid", "epoch", "blocks", "generation")
     NODE_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
     node: str
     uid: str
     epoch: int
     blocks: _containers.RepeatedCompositeFieldContainer[HeldBlock]
-    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., epoch: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ...) -> None: ...
+    generation: str
+    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., epoch: _Optional[int] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., generation: _Optional[str] = ...) -> None: ...
 
 class ReleaseReply(_message.Message):
     __slots__ = ("released",)
     RELEASED_FIELD_NUMBER: _ClassVar[int]
     released: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, released: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("node", "uid", "instance")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    uid: str
+    instance: str
+    def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class MirroredLease(_message.Message):
     __slots__ = ("network", "container_id", "ifname", "addresses", "pod", "gone")

@@ -64,6 +64,11 @@ class IPAMStub:
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.WatchRequest.SerializeToString,
                 response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.WatchReply.FromString,
                 _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/isthmus.ipam.v1.IPAM/Leave',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.LeaveReply.FromString,
+                _registered_method=True)
         self.Init = channel.unary_unary(
                 '/isthmus.ipam.v1.IPAM/Init',
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.InitRequest.SerializeToString,
@@ -151,6 +156,12 @@ class IPAMServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Watch(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -249,6 +260,11 @@ def add_IPAMServicer_to_server(servicer, server):
                     servicer.Watch,
                     request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.WatchRequest.FromString,
                     response_serializer=ipam_dot_rpc_dot_ipamd__pb2.WatchReply.SerializeToString,
+            ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.LeaveRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.LeaveReply.SerializeToString,
             ),
             'Init': grpc.unary_unary_rpc_method_handler(
                     servicer.Init,
@@ -463,6 +479,33 @@ class IPAM:
             '/isthmus.ipam.v1.IPAM/Watch',
             ipam_dot_rpc_dot_ipamd__pb2.WatchRequest.SerializeToString,
             ipam_dot_rpc_dot_ipamd__pb2.WatchReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.IPAM/Leave',
+            ipam_dot_rpc_dot_ipamd__pb2.LeaveRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,

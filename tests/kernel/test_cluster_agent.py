@@ -5,9 +5,7 @@ The ipamd is a process in the machine's namespace; what is behind it is in memor
 
 import asyncio
 import json
-import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from ipaddress import ip_address, ip_network
@@ -20,8 +18,9 @@ from agent.cluster import Cluster
 from agent.wiring import join
 from agent.wiring import wire as wire_node
 from cni.request import Response
-from tests.kernel.agents import ROOT, Machine, Pod, addresses, until
+from tests.kernel.agents import Machine, Pod, addresses, until
 from tests.kernel.conftest import Namespace
+from tests.kernel.memory_ipamd import Ipamd
 from tests.kernel.nodes import Site, error_of, in_child
 from tests.kernel.sockets import Echo, ask, inside
 
@@ -35,57 +34,6 @@ BRIDGE: Mapping[str, Any] = {
     "ipam": {"type": "isthmus"},
 }
 ROUTED: Mapping[str, Any] = {**BRIDGE, "mode": "routed"}
-
-
-class Ipamd:
-    """The process; told by lines, see memory_ipamd."""
-
-    def __init__(self, machine: Machine, directory: Path) -> None:
-        self.directory = directory
-        with inside(machine.host):
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.kernel.memory_ipamd", str(directory)],
-                cwd=ROOT,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        self.port = int(self._read())
-
-    def do(self, *command: object) -> Any:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._read())
-
-    def settings(self, node: str = "n1") -> dict[str, object]:
-        return {
-            "endpoints": [f"127.0.0.1:{self.port}"],
-            "ca": str(self.directory / "ca.pem"),
-            "certificate": str(self.directory / f"node-{node}.pem"),
-            "key": str(self.directory / f"node-{node}.key"),
-            "node": node,
-            "addresses": ["192.0.2.1"],
-        }
-
-    def pause(self) -> None:
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait(30)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "ipamd has ended"
-        return line
 
 
 @pytest.fixture

@@ -55,6 +55,9 @@ class Ipamd:
     async def audit(self, asked: calls.Audit) -> None:
         await self._answer(asked, self.authority.audited)
 
+    async def leave(self, asked: calls.Leave) -> None:
+        await self._answer(asked, self.authority.leave)
+
     async def watch(self, *, after: int) -> AsyncGenerator[calls.Update, None]:
         if self.away:
             raise Away("nobody answers")

@@ -9,7 +9,7 @@ import pytest
 
 from agent import cluster, talk
 from agent.cluster import Cluster
-from ipam.calls import Claim, Drain, Mirror, Register, Update
+from ipam.calls import Claim, Drain, Leave, Mirror, Register, Update
 from ipam.cluster import PoolState
 from ipam.refusals import NotReady
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
@@ -54,6 +54,7 @@ def test_a_node_has_blocks_follows_the_table_and_is_mirrored(site: Site) -> None
         assert described["claims"] == 1
         assert found.problems() == []
         assert len(given) == 2
+        assert site.ipamd.of(Leave) == [Leave(node="n1", uid="u1", instance="i1")]
         assert site.ipamd.closed
 
     asyncio.run(scene())

@@ -10,6 +10,8 @@ from agent.standing import Standing
 from agent.supplies import Supplies
 from agent.telling import Teller
 from ipam.calls import Drain, Mirror
+from ipam.kv import Delete
+from ipam.replica import Change
 from tests.unit.agent.talks import Away, Site, made_site
 from tests.unit.ipam.cases import record, who
 
@@ -113,6 +115,24 @@ def test_a_new_epoch_is_told_all_again(site: Site) -> None:
             ["c1"],
         )
         assert len(site.ipamd.of(Mirror)) == told
+
+    asyncio.run(scene())
+
+
+def test_all_is_told_again_each_hour_whoever_changed_the_mirror(site: Site) -> None:
+    async def scene() -> None:
+        teller = await begun(site)
+        site.give(1)
+        await teller.tell_once()
+        replica = site.authority.replica
+        listing = await replica.kv.list(replica.keys.leases("n1"))
+        await replica.commit(Change((), [Delete(entry.key) for entry in listing.entries]))
+        await teller.tell_once()
+        soon = await mirrored(site)
+        site.now += 5000
+        await teller.tell_once()
+
+        assert (soon, await mirrored(site)) == (set(), {"c1"})
 
     asyncio.run(scene())
 

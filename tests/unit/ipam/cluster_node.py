@@ -159,6 +159,12 @@ class Line:
         answer: int = await self._ask(self.telling, asked)
         return answer
 
+    async def audit(self, asked: calls.Audit) -> None:
+        raise Away("nobody asks")
+
+    async def leave(self, asked: calls.Leave) -> None:
+        raise Away("killed")
+
     async def watch(self, *, after: int) -> AsyncGenerator[calls.Update, None]:
         if self.streamed is not None:
             yield self.streamed
@@ -211,8 +217,9 @@ class Life:
                 ),
             )
         )
+        self._node = node
         self.cluster.enforce_now()
-        self._reconcile(node)
+        self._reconcile()
 
     async def converse(self) -> None:
         await self.line.conversing.begin(self._noting(self.cluster.converse_once()))
@@ -228,9 +235,10 @@ class Life:
                 await self._noting(self.cluster.follow(Pause(Random(0))))
 
     def expire(self) -> None:
-        """What the agent does every few seconds."""
+        """What the agent does now and then, beside the verbs."""
         self.leases.expire()
         self._flush()
+        self._reconcile()
 
     def add(self, who: Attachment, boot_id: str) -> tuple[IPAddress, ...]:
         """An ADD's part in it, or () where it is refused."""
@@ -275,13 +283,11 @@ class Life:
         if not self.access.ended:
             node.dropped = frozenset(lost)
 
-    def _reconcile(self, node: "Node") -> None:
-        """What the reconciler does at a start."""
+    def _reconcile(self) -> None:
+        """End what has no pod: it is of another boot, or of an ADD or a DEL that failed."""
         for record in self.leases.records():
-            if record.boot_id != node.boot_id:
-                self.delete(record.who)
-            elif record.who not in node.pods:
-                self._try(self.leases.abandon, record.who)
+            if record.state is State.HELD and record.who not in self._node.pods:
+                self._try(self.leases.release, record.who)
 
     @staticmethod
     def _try(step: Callable[[Attachment], Any], who: Attachment) -> None:

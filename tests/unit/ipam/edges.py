@@ -54,6 +54,9 @@ class Decisions:
         await self._note(asked)
         return asked.sequence
 
+    async def leave(self, asked: calls.Leave) -> None:
+        await self._note(asked)
+
     async def watch(self, node: str, *, after: int = 0) -> AsyncIterator[calls.Update]:
         self.asked.append((node, after))
         instead = self.instead  # as it is now: the reader may be quicker than we go on

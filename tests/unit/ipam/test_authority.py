@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ipam.authority import Authority
 from ipam.calls import Claim, Drain, Held, Init, Release
 from ipam.cluster import BlockState, NodeState, PoolState
 from ipam.memory_kv import Faults, MemoryKV
@@ -28,8 +29,16 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
-def release(name: str, *blocks: Held, epoch: int = 1) -> Release:
-    return Release(node=name, uid=f"uid-{name}", epoch=epoch, blocks=blocks)
+def release(authority: Authority, name: str, *blocks: Held, generation: str = "") -> Release:
+    now = authority.replica.view.meta
+    assert now is not None
+    return Release(
+        node=name,
+        uid=f"uid-{name}",
+        epoch=1,
+        generation=generation or now.generation,
+        blocks=blocks,
+    )
 
 
 def faults(cluster: Site, which: int, given: Faults) -> None:
@@ -179,7 +188,7 @@ def test_released_block_rests_and_is_then_free(cluster: Site) -> None:
     cluster.register(node("a"))
     held = cluster.claim("a").blocks
 
-    cluster.do(lambda a: a.release(release("a", *held)))
+    cluster.do(lambda a: a.release(release(a, "a", *held)))
     cluster.do(lambda a: a.tick())
     resting = set(cluster.replicas[0].replica.view.blocks.values())
     cluster.rest()
@@ -191,7 +200,7 @@ def test_released_block_rests_and_is_then_free(cluster: Site) -> None:
 def test_restart_begins_the_quarantine_anew(cluster: Site) -> None:
     cluster.register(node("a"))
     held = cluster.claim("a").blocks
-    cluster.do(lambda a: a.release(release("a", *held)))
+    cluster.do(lambda a: a.release(release(a, "a", *held)))
     cluster.do(lambda a: a.tick())
     cluster.now += 59
     cluster.replicas[0] = cluster.replica("0")
@@ -204,14 +213,22 @@ def test_restart_begins_the_quarantine_anew(cluster: Site) -> None:
     assert len(cluster.replicas[0].replica.view.blocks) == 2
 
 
+def test_release_from_before_a_recovery_frees_nothing_after_it(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a", "1").blocks
+
+    with pytest.raises(Stale, match="generation old is over"):
+        cluster.do(lambda a: a.release(release(a, "a", *held, generation="old")))
+
+
 def test_late_copy_of_a_release_does_not_free_the_same_nodes_next_grant(cluster: Site) -> None:
     cluster.register(node("a"))
     old = cluster.claim("a", "1").blocks
-    cluster.do(lambda a: a.release(release("a", *old)))
+    cluster.do(lambda a: a.release(release(a, "a", *old)))
     cluster.rest()
     new = cluster.claim("a", "2").blocks
 
-    cluster.do(lambda a: a.release(release("a", *old)))
+    cluster.do(lambda a: a.release(release(a, "a", *old)))
     cluster.follow()
 
     assert [held.cidr for held in new] == [held.cidr for held in old]
@@ -415,7 +432,7 @@ def test_watch_gives_the_table_then_what_changes(cluster: Site) -> None:
     async def two_updates() -> list[object]:
         stream = authority.watch("a")
         whole = await anext(stream)
-        await authority.release(release("a", *whole_blocks))
+        await authority.release(release(authority, "a", *whole_blocks))
         authority.replica.feed.flush()
         update = await anext(stream)
         await stream.aclose()

@@ -24,12 +24,15 @@ async def answers(site: Site, client: Client) -> list[object]:
     found: list[object] = [
         await client.register(register),
         await client.claim(calls.Claim(nonce="x", **ME)),  # type: ignore[arg-type]
-        await client.release(calls.Release(blocks=(BLOCK,), **ME)),  # type: ignore[arg-type]
+        await client.release(calls.Release(generation="g", blocks=(BLOCK,), **ME)),  # type: ignore[arg-type]
         await client.mirror(calls.Mirror(sequence=7, leases=(lease,), **ME)),  # type: ignore[arg-type]
     ]
+    leave = calls.Leave(node="n1", uid="u", instance="i")
+    await client.leave(leave)
     async with aclosing(client.watch(after=3)) as updates:
         found += [update async for update in updates]
     assert register in site.decisions.asked
+    assert leave in site.decisions.asked
     assert ("n1", 3) in site.decisions.asked
     return found
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ipam.calls import Leave
 from ipam.liveness import TTL_S
 from ipam.memory_kv import Faults, MemoryKV
 from tests.unit.ipam.ipamd_cases import Site, node, site
@@ -55,6 +56,19 @@ def test_nodes_that_come_at_once_share_one_lease(cluster: Site) -> None:
     cluster.run(register())
 
     assert asked.count("grant") == 1
+
+
+def test_node_that_leaves_is_seen_no_more_and_may_start_anew_at_once(cluster: Site) -> None:
+    cluster.register(node("a"))
+    leave = Leave(node="a", uid="uid-a", instance="1")
+    cluster.do(lambda a: a.leave(leave), 1)
+    after = alive(cluster)
+    anew = cluster.register(node("a", boot_id="next", instance="2", epoch=1))
+    cluster.do(lambda a: a.leave(leave), 1)
+
+    assert not after
+    assert anew.epoch == 1
+    assert alive(cluster)
 
 
 def test_node_whose_stream_is_open_stays_alive(cluster: Site) -> None:

@@ -28,9 +28,10 @@ from tests.unit.ipam.edges import BLOCK, Site, served
 
 REGISTER = calls.Register(node="a", uid="u", boot_id="b", instance="i")
 CLAIM = calls.Claim(node="a", uid="u", epoch=1, nonce="x")
-RELEASE = calls.Release(node="a", uid="u", epoch=1, blocks=(BLOCK,))
+RELEASE = calls.Release(node="a", uid="u", epoch=1, generation="g", blocks=(BLOCK,))
 MIRROR = calls.Mirror(node="a", uid="u", epoch=1, sequence=8)
 AUDIT = calls.Audit(node="a", uid="u", epoch=1, audit="x", blocks=(BLOCK,), problems=("odd",))
+LEAVE = calls.Leave(node="a", uid="u", instance="i")
 HOST = ip_address("192.0.2.1")
 POOL = Pool(name="p", cidr=ip_network("10.0.0.0/16"), block_length=26)
 
@@ -40,6 +41,7 @@ OWN: list[tuple[str, Any, Any]] = [
     ("Release", pb.ReleaseRequest, RELEASE),
     ("Mirror", pb.MirrorRequest, MIRROR),
     ("Audit", pb.AuditRequest, AUDIT),
+    ("Leave", pb.LeaveRequest, LEAVE),
 ]
 ADMINISTRATION: list[tuple[str, Any, Any]] = [
     ("Init", pb.InitRequest(if_new=True), calls.Init(if_new=True)),

@@ -59,7 +59,11 @@ PAIRS: list[tuple[Any, Any]] = [
     ),
     (pb.ClaimRequest, calls.Claim(node="n", uid="u", epoch=1, nonce="x", families=(6,), pool="p")),
     (pb.ClaimReply, calls.Claimed(blocks=(HELD,), counter=1)),
-    (pb.ReleaseRequest, calls.Release(node="n", uid="u", epoch=1, blocks=(HELD,))),
+    (
+        pb.ReleaseRequest,
+        calls.Release(node="n", uid="u", epoch=1, generation="g", blocks=(HELD,)),
+    ),
+    (pb.LeaveRequest, calls.Leave(node="n", uid="u", instance="i")),
     (
         pb.MirrorRequest,
         calls.Mirror(node="n", uid="u", epoch=1, sequence=4, whole=True, leases=(LEASE,)),
