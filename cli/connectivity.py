@@ -1,24 +1,19 @@
 """`isthmus connectivity test`: does the cluster's network do what Kubernetes promises?"""
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli.answers import Exit, Problem, json_option, leave, note, print_json, print_table
-from connectivity.campaign import API, Campaign, Options, agents_program
-from connectivity.errors import ConnectivityError, Missing, Refused
-from connectivity.model import Outcome, Target
-from connectivity.plan import Row, summary
-from connectivity.pods import Program
-from kube.access import from_kubeconfig
-from kube.client import Client
-from kube.errors import Conflict, Denied, KubeError, NotFound, Rejected
+
+if TYPE_CHECKING:
+    from connectivity.campaign import API, Options
+    from connectivity.model import Outcome
+    from connectivity.plan import Row
 
 _PROGRAM = "/opt/isthmus/isthmus"
 
@@ -26,52 +21,6 @@ _PROGRAM = "/opt/isthmus/isthmus"
 @click.group()
 def connectivity() -> None:
     """Test the network of a cluster, with pods of its own."""
-
-
-class KubernetesAPI:
-    """The API server, as a self-test asks for it."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    async def get(self, path: str) -> dict[str, Any]:
-        with _translated():
-            return await self._client.get(path, dict[str, Any])
-
-    async def text(self, path: str) -> str:
-        with _translated():
-            return await self._client.text(path)
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> None:
-        with _translated():
-            await self._client.create(path, body, dict[str, Any])
-
-    async def delete(self, path: str) -> None:
-        with _translated():
-            await self._client.delete(path)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except NotFound as exc:
-        raise Missing(str(exc)) from exc
-    except (Denied, Conflict, Rejected) as exc:
-        raise Refused(str(exc)) from exc
-    except KubeError as exc:
-        raise ConnectivityError(str(exc)) from exc
-
-
-async def _with_api(
-    kubeconfig: str, run: Callable[[API], Awaitable[tuple[Outcome, ...]]]
-) -> tuple[Outcome, ...]:
-    path = Path(kubeconfig or Path.home() / ".kube/config")
-    client = Client(lambda: from_kubeconfig(path))
-    try:
-        return await run(KubernetesAPI(client))
-    finally:
-        client.close()
 
 
 def _host_and_port(
@@ -107,13 +56,15 @@ def test(kubeconfig: str, as_json: bool, **chosen: Any) -> None:
 
     Exit status 1 when something failed; what to look at is said beside it.
     """
+    import asyncio
 
-    async def run(api: API) -> tuple[Outcome, ...]:
-        return await Campaign(api, await _options(api, chosen), note).run()
+    from connectivity.errors import ConnectivityError
+    from connectivity.plan import summary
 
+    path = Path(kubeconfig or Path.home() / ".kube/config")
     try:
-        rows = summary(asyncio.run(_with_api(kubeconfig, run)))
-    except (KubeError, ConnectivityError) as exc:
+        rows = summary(asyncio.run(_run(path, chosen)))
+    except ConnectivityError as exc:
         raise Problem(str(exc)) from exc
     if as_json:
         print_json([asdict(row) for row in rows])
@@ -122,7 +73,18 @@ def test(kubeconfig: str, as_json: bool, **chosen: Any) -> None:
     leave(Exit.PROBLEM if any(row.failed for row in rows) else Exit.FINE)
 
 
-async def _options(api: API, chosen: Mapping[str, Any]) -> Options:
+async def _run(kubeconfig: Path, chosen: Mapping[str, Any]) -> "tuple[Outcome, ...]":
+    from connectivity.campaign import Campaign
+    from connectivity.kubernetes import connected
+
+    async with connected(kubeconfig) as api:
+        return await Campaign(api, await _options(api, chosen), note).run()
+
+
+async def _options(api: "API", chosen: Mapping[str, Any]) -> "Options":
+    from connectivity.campaign import Options, agents_program
+    from connectivity.pods import Program
+
     image = chosen["image"]
     return Options(
         namespace=chosen["namespace"],
@@ -135,7 +97,7 @@ async def _options(api: API, chosen: Mapping[str, Any]) -> Options:
     )
 
 
-def _print(rows: tuple[Row, ...], outside: tuple[str, int] | None) -> None:
+def _print(rows: "tuple[Row, ...]", outside: tuple[str, int] | None) -> None:
     print_table(
         ("Path", "Family", "Trial", "Went well", "Slowest"),
         (
@@ -166,6 +128,8 @@ def _print(rows: tuple[Row, ...], outside: tuple[str, int] | None) -> None:
 @click.option("--port", type=click.IntRange(1, 65535), required=True)
 def serve(port: int) -> None:
     """Answer the test's clients on PORT until ended."""
+    import asyncio
+
     from connectivity.probe import serve as answer
 
     asyncio.run(answer(port))
@@ -176,6 +140,9 @@ def serve(port: int) -> None:
 @click.option("--targets", required=True)
 def probe(node: str, targets: str) -> None:
     """Try TARGETS, and print a line of JSON for each outcome."""
+    import asyncio
+
+    from connectivity.model import Target
     from connectivity.probe import probe as attempt
 
     try:
