@@ -11,9 +11,9 @@ _HOST = "/host"
 _PLACES = {
     "bin": "/opt/cni/bin",
     "lists": "/etc/cni/net.d",
-    "state": "/var/lib/isthmus",
-    "ipamd": "/var/lib/isthmus-ipamd",
-    "etcd": "/var/lib/isthmus-etcd",
+    # Not our directories alone: they themselves go too.
+    "state": "/var/lib",
+    "run": "/run",
 }
 
 
@@ -28,7 +28,6 @@ def removal(site: Site, *, force: bool) -> list[Object]:
         "readinessProbe": probe("/readyz", int(PAGE.rpartition(":")[2]), periodSeconds=1),
         "volumeMounts": [
             *(mount(name, f"{_HOST}{path}") for name, path in _PLACES.items()),
-            mount("run", "/run/isthmus"),
             mount("machine", "/etc/machine-id", readOnly=True),
             mount("tmp", "/tmp"),
         ],
@@ -40,7 +39,6 @@ def removal(site: Site, *, force: bool) -> list[Object]:
         terminationGracePeriodSeconds=1,
         volumes=[
             *(host_path(name, path) for name, path in _PLACES.items()),
-            host_path("run", "/run/isthmus"),
             host_path("machine", "/etc/machine-id", "File"),
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
         ],

@@ -4,14 +4,14 @@
        our plugin, which only keeps the deletion: links go with their pods
     2. once none is left: network list, plugin, kernel objects, state
 
-The list has to stay until then: without any a runtime cannot end a pod either.  Stays, so that the pod it runs in can be watched: ready means that the node is clean.
+The list has to stay until then: without any a runtime cannot end a pod either.  The program stays,
+so that the pod it runs in can be watched: ready means that the node is clean.
 """
 
 import shutil
 import signal
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -23,7 +23,10 @@ from cli.places import Places
 PAGE = "127.0.0.1:9477"
 _LOOK_S = 2.0
 # Whole directories of ours; the runtime's are left, and only our files in them go.
-_STATE = ("/var/lib/isthmus", "/var/lib/isthmus-ipamd", "/var/lib/isthmus-etcd")
+_STATE = (
+    *("/var/lib/isthmus", "/var/lib/isthmus-ipamd", "/var/lib/isthmus-etcd"),
+    *("/run/isthmus", "/run/isthmus-etcd"),
+)
 
 
 @click.command("uninstall-node")
@@ -105,13 +108,9 @@ class Removal:
             click.echo(f"remove   {path}")
 
     def _clear(self, directory: Path) -> None:
-        """All that is in it; the directory itself is a mount here, and goes where it is none."""
-        with suppress(FileNotFoundError):
-            for path in directory.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            click.echo(f"remove   {directory}")
-        with suppress(OSError):
-            directory.rmdir()
+        if directory.exists():
+            shutil.rmtree(directory)
+            click.echo(f"remove   /{directory.relative_to(self._places.root)}")
 
 
 def _clean_kernel(ledger: Path) -> list[str]:
