@@ -153,7 +153,7 @@ class Etcd:
             words = ("endpoint", "status", "-w", "json")
             done = self.ctl(*words, endpoints=(member.endpoint,), check=False)
             for one in json.loads(done.stdout) if done.returncode == 0 else ():
-                if one["Status"]["leader"] == one["Status"]["header"]["member_id"]:
+                if one["Status"].get("leader") == one["Status"]["header"]["member_id"]:
                     return number
         return None
 
