@@ -120,11 +120,12 @@ class Reflector(Generic[Seen, Kept]):
     async def follow_once(self, now: float) -> None:
         """List if need be, then watch until the server ends it.  Raises KubeError."""
         if not self.revision or now >= self._list_at:
-            await self._list()
+            await self.list_all()
             self._list_at = now + RELIST_S * (0.75 + 0.5 * self._random.random())
         await self._watch()
 
-    async def _list(self) -> None:
+    async def list_all(self) -> None:
+        """Bring the copy in line with all there is.  Raises KubeError."""
         # Not forgotten until the new list is whole: the next attempt lists again.
         self.revision = ""
         seen: set[str] = set()
