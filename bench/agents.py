@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -58,7 +58,7 @@ class Agent:
                 who=Identity(
                     node=name,
                     instance=f"instance-{name}",
-                    labels={},
+                    labels=dict,
                     addresses=lambda: (ip_address(f"192.0.2.{number + 1}"),),
                 ),
                 around=Surroundings(
@@ -120,7 +120,9 @@ class Agents:
         """Exchange *leases* of them for new ones, *rate* a second, on one node after another."""
         return {"changes": await self._change([Agent.delete, Agent.add] * leases, 2 * rate)}
 
-    async def _change(self, steps: list[Callable[[Agent], str]], rate: float) -> dict[str, float]:
+    async def _change(
+        self, steps: Sequence[Callable[[Agent], str]], rate: float
+    ) -> dict[str, float]:
         """What was done, and when."""
         done: dict[str, float] = {}
         began = time.monotonic()

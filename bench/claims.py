@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cluster import Cluster, cluster
 from crowd import crowd
-from figures import Figure, Table, quantile
+from figures import Figure, Table
 from hosts import BenchError
 
 NODES = 1_000
@@ -44,7 +44,6 @@ class Run:
 
     handshakes: float
     took: float
-    slowest: float
     transactions: float
     streamed: int
     processor: float
@@ -66,7 +65,6 @@ def _add(table: Table, name: str, runs: Sequence[Run]) -> None:
     what = f"{NODES:,} nodes register and claim"
     promise = "5 s" if name.startswith("1 ") else ""
     table.add(what, name, Figure(tuple(r.took for r in runs), "s"), promise=promise)
-    table.add("… the slowest node", name, Figure(tuple(r.slowest for r in runs), "s"))
     table.add(
         "… transactions a claim",
         name,
@@ -92,7 +90,6 @@ def _run(case: Case, directory: Path) -> Run:
     return Run(
         handshakes=handshakes,
         took=took,
-        slowest=quantile([s for answer in answers for s in answer["took"]], 1),
         transactions=(transactions - NODES) / NODES,
         streamed=sum(one["messages"] for one in brought),
         processor=used,

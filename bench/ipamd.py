@@ -34,16 +34,17 @@ def main() -> int:
     directory.mkdir(exist_ok=True)
     hosts.build_driver()
     table = Table()
+    trouble = ""
     try:
         with tempfile.TemporaryDirectory(dir=directory) as work, hosts.pods():
             for part in (outage, claims, fanout, mirroring):
                 part.measure(table, Path(work), quick=QUICK)
     except hosts.BenchError as exc:
-        sys.stderr.write(f"bench: {exc}\n")
-        return 1
+        trouble = f"bench: {exc}\n"
     print(table.text())
     print(f"\n{circumstances()}")
-    return 0
+    sys.stderr.write(trouble)
+    return 1 if trouble else 0
 
 
 if __name__ == "__main__":
