@@ -28,7 +28,8 @@ from net.address import IPNetwork
 
 # What comes within it is one round.
 GAP_S = 0.02
-# While something is kept for a while, or the table is a former life's.
+# Nobody tells that the table is no more a former life's, that time for what is kept has passed,
+# or that a file has changed.
 SOON_S = 1.0
 LOOK_S = 5.0
 
@@ -136,9 +137,8 @@ class Mesh:
                 await self._rest()
 
     async def _rest(self) -> None:
-        soon = self._router is not None and (self._router.holds or not self._seams.in_sync())
         try:
-            async with asyncio.timeout(SOON_S if soon else LOOK_S):
+            async with asyncio.timeout(LOOK_S if self._seams.in_sync() else SOON_S):
                 await self._news.wait()
         except TimeoutError:
             return

@@ -4,7 +4,7 @@ import struct
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane import rtnl
@@ -50,6 +50,7 @@ def routes(draw: st.DrawFn) -> BlockRoute:
     )
 
 
+@settings(deadline=None)
 @given(routes())
 def test_a_route_that_was_put_is_read_as_it_was(route: BlockRoute) -> None:
     for made in (put_route(route, replace=False), delete_route(route)):

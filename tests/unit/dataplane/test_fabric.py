@@ -5,7 +5,7 @@ from dataclasses import fields
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane import rtnl
@@ -106,6 +106,7 @@ class Kernel:
         return Programmed(**{name: frozenset(held.values()) for name, held in self.held.items()})
 
 
+@settings(deadline=None)
 @given(states, states)
 def test_any_state_becomes_any_other(before: Programmed, after: Programmed) -> None:
     kernel = Kernel(before)

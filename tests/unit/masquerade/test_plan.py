@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipam.calls import PoolRow, TableRow
@@ -80,6 +80,7 @@ networks = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(networks, networks, st.lists(st.sampled_from(("192.0.2.1", "10.80.4.4", "fd80::1"))))
 def test_no_two_elements_of_a_set_overlap_and_none_is_lost(
     pools: list[IPNetwork], kept: list[IPNetwork], nodes: list[str]

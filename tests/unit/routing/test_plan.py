@@ -4,7 +4,7 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from itertools import permutations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.fabric_model import BlockRoute, Forward, Neighbour, Programmed, Rule, Source
@@ -271,6 +271,7 @@ tables = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(tables, st.sampled_from(Mode), st.randoms())
 def test_every_block_has_at_most_one_way_whatever_the_order(
     table: dict[str, tuple[str, list[str]]], mode: Mode, random: st.DataObject

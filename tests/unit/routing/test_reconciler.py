@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane import rtnl
@@ -364,6 +364,7 @@ rows = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(rows, max_size=5), rows)
 def test_from_any_state_any_other_is_reached(
     course: list[dict[str, tuple[str, str]]], last: dict[str, tuple[str, str]]
