@@ -93,8 +93,7 @@ class Blocks:
         self._outlook: dict[str, str] = {}
         self.demanded = {b.pool for b in self._own.blocks if not b.default}
         self.exhausted = 0
-        # Why nothing can be asked of ipamd for now; "": it can.
-        self.trouble = ""
+        self._trouble, self._since = "", 0.0
         self.wake: Callable[[], None] = lambda: None
 
     # For the verbs.
@@ -106,6 +105,17 @@ class Blocks:
     @property
     def holdings(self) -> Holdings:
         return self._own
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be asked of ipamd for now; "": it can."""
+        return self._trouble
+
+    @trouble.setter
+    def trouble(self, why: str) -> None:
+        if why and not self._trouble:
+            self._since = self._clock()
+        self._trouble = why
 
     @property
     def unserved(self) -> str:
@@ -183,7 +193,9 @@ class Blocks:
     def _because(self, pools: tuple[str, ...]) -> str:
         with self._lock:
             refusals = "; ".join(self._outlook[pool] for pool in pools if pool in self._outlook)
-        why = self.trouble or refusals
+        why = refusals
+        if self._trouble:
+            why = f"{self._trouble} (for {self._clock() - self._since:.0f} s)"
         return f": {why}" if why else ""
 
     def _former(self, pod: str) -> tuple[IPAddress, ...]:

@@ -156,7 +156,7 @@ def test_another_instance_of_the_same_boot_is_a_restart() -> None:
 def test_another_store_gets_the_name_only_where_the_former_holds_nothing() -> None:
     anew = replace(ASKED, uid="v", epoch=0, generation="", blocks=())
 
-    with pytest.raises(Forbidden, match="drain a --fenced"):
+    with pytest.raises(Forbidden, match=r"holds 10.0.0.0/26\. .*: isthmus ipam drain a --fenced"):
         plan(anew, known(NODE, BLOCK))
     assert plan(anew, known(NODE)).node.epoch == 2
     fenced = replace(NODE, epoch=2, state=NodeState.FENCED)
