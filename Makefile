@@ -7,7 +7,7 @@ CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
 	slow fuzz ipam-torture bench bench-ipamd dist image \
-	install lock kind kind-down cluster-test \
+	install lock kind kind-down cluster-test e2e \
 	setup-demo setup-cluster setup-test clean
 
 help: ## say what can be made
@@ -82,7 +82,11 @@ kind-down: setup-demo ## take that cluster down; nothing of it stays
 	$(PYTHON) -m tools.kind down
 
 cluster-test: setup-demo ## on that cluster: the programs' network and, to compare, the reference's
-	$(PYTHON) -m tools.kind run -- $(PYTHON) -m pytest -q tests/cluster
+	ISTHMUS_KIND_CONFIG=$(CONFIG) $(PYTHON) -m pytest -q tests/cluster
+
+e2e: kind ## Kubernetes' own tests of the network, on that cluster (E2E=--reference)
+	@tools/setup.sh e2e
+	$(PYTHON) -m tests.cluster.e2e $(E2E)
 
 lock: setup-demo ## write requirements.lock anew from pyproject.toml
 	tools/lock.sh

@@ -1,7 +1,9 @@
 """The cluster that tests run on: one at a time, brought up where it is not."""
 
+import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +14,10 @@ from tools.kind import lock, way
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The default cluster, nobody else's while the tests run; it stays up for the next run."""
+    """The cluster, nobody else's while the tests run; it stays up for the next run."""
+    config = Path(os.environ.get("ISTHMUS_KIND_CONFIG", way.DEFAULT_CONFIG))
     with lock.held():
-        yield Cluster(way.bring_up())
+        yield Cluster(way.bring_up(config.resolve()))
 
 
 @pytest.fixture(scope="module")

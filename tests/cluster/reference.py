@@ -5,7 +5,7 @@ Each node has one block of each family of the cluster's, by its place among the 
 
 import ipaddress
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import islice
@@ -62,7 +62,7 @@ def routes(node: Node, nodes: list[Node]) -> list[str]:
     ]
 
 
-def planned(names: dict[str, tuple[Address, ...]], pods: tuple[Block, ...]) -> list[Node]:
+def planned(names: Mapping[str, tuple[Address, ...]], pods: tuple[Block, ...]) -> list[Node]:
     """Return the nodes, with addresses by name, each with its blocks of the cluster's *pods*."""
     cut = [list(_first_blocks(network, len(names))) for network in pods]
     return [

@@ -25,6 +25,7 @@ def kind() -> None:
 @click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    envvar="ISTHMUS_KIND_CONFIG",
     default=way.DEFAULT_CONFIG,
     help="kind's configuration of the cluster.",
 )

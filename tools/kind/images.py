@@ -43,13 +43,17 @@ def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content
     """Return kube-proxy and the images of tests: one Debian layer, a program or two above it."""
     agnhost = {"agnhost": PROGRAMS / "agnhost", **tls}
     proxy = {"usr/local/bin/kube-proxy": PROGRAMS / "kube-proxy"}
-    names = (f"agnhost:{versions.AGNHOST_TAG}", "jessie-dnsutils:1.7")
     return [
         Image(
-            tags=tuple(f"{REGISTRY}/e2e-test-images/{name}" for name in names),
+            tags=tuple(f"{REGISTRY}/{name}" for name in versions.LIKE_AGNHOST),
             layers=(debian, agnhost),
             entrypoint=("/agnhost",),
             command=("pause",),
+        ),
+        Image(
+            tags=tuple(f"{REGISTRY}/{name}" for name in versions.WEB_SERVERS),
+            layers=(debian, agnhost),
+            entrypoint=("/agnhost", "netexec", "--http-port=80"),
         ),
         Image(
             tags=(f"{REGISTRY}/kube-proxy:{version}",),

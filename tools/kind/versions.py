@@ -11,6 +11,17 @@ COREDNS_TAG = "v1.12.1"
 PAUSE_TAG = "3.10.1"
 # The tags that its end-to-end tests ask for: `e2e.test --list-images`.
 AGNHOST_TAG = "2.56"
+# What these images hold of tools and agnhost is all that the network's tests use of them.
+LIKE_AGNHOST = (
+    f"e2e-test-images/agnhost:{AGNHOST_TAG}",
+    "e2e-test-images/busybox:1.37.0-1",
+    "e2e-test-images/jessie-dnsutils:1.7",
+    "build-image/distroless-iptables:v0.7.14",
+)
+WEB_SERVERS = tuple(
+    f"e2e-test-images/{name}"
+    for name in ("httpd:2.4.38-4", "httpd:2.4.39-4", "nginx:1.14-4", "nginx:1.15-4")
+)
 
 # Published for the pinned release of kind, whose notes name the digest.
 STOCK_NODE_IMAGE = (

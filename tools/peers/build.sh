@@ -2,7 +2,7 @@
 # Build the programs of other projects that tests and benchmarks drive into build/peers/bin, at
 # the versions that the go.mod files here name.  Whatever was built from the same go.sum stays.
 #
-#   tools/peers/build.sh MODULES...   each a folder here
+#   tools/peers/build.sh FAMILIES...
 set -eu
 cd "$(dirname "$0")"
 bin=$(cd ../.. && pwd)/build/peers/bin
@@ -19,20 +19,19 @@ require_go() {
     exit 1
 }
 
-# build MODULE PACKAGES...: programs named for the last element of each package's path.
+# build PACKAGES... of $module, unless done: programs named for the last element of each's path.
 build() {
-    module=$1
-    shift
-    stamp=$bin/.$module
-    wanted=$(printf '%s\n' "$tags" "$ldflags" "$@" | cat - "$module"/go.* "$module"/*.go | sha256sum)
+    stamp=$bin/.$family
+    wanted=$(printf '%s\n' "$verb" "$tags" "$ldflags" "$@" |
+        cat - "$module"/go.* $(find "$module" -name '*.go' | sort) | sha256sum)
     [ "$(cat "$stamp" 2> /dev/null)" = "$wanted" ] && return
     require_go
     echo "==> building $# programs of tools/peers/$module (minutes when Go's cache is empty)"
     began=$(date +%s)
-    (cd "$module" && GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 go build -trimpath \
-        -ldflags "$ldflags" -tags "$tags" -o "$bin/" "$@")
+    (cd "$module" && GOFLAGS=-mod=readonly GOTOOLCHAIN=local CGO_ENABLED=0 \
+        go $verb -trimpath -ldflags "$ldflags" -tags "$tags" -o "$output" "$@")
     printf '%s\n' "$wanted" > "$stamp"
-    echo "    $module built in $(($(date +%s) - began)) s"
+    echo "    $family built in $(($(date +%s) - began)) s"
 }
 
 # prefix P PACKAGES...: each package's path with P before it.
@@ -40,44 +39,60 @@ prefix() {
     for package in $(shift; echo "$@"); do echo "$1/$package"; done
 }
 
+# Programs of Kubernetes built from its module do not know their version, which they compare.
+know_version() {
+    version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' kubernetes/go.mod | head -n 1)
+    minor=${version#v1.}
+    names=k8s.io/component-base/version
+    ldflags="$ldflags -X $names.gitVersion=$version -X $names.gitMajor=1"
+    ldflags="$ldflags -X $names.gitMinor=${minor%%.*}"
+    ldflags="$ldflags -X k8s.io/client-go/pkg/version.gitVersion=$version"
+}
+
 for family in "$@"; do
     ldflags='-s -w'
     tags=
+    module=$family
+    verb=build
+    output=$bin/
     # shellcheck disable=SC2046 # lists of names
     case $family in
     cni)
-        build cni github.com/containernetworking/cni/cnitool \
+        build github.com/containernetworking/cni/cnitool \
             $(prefix github.com/containernetworking/plugins/plugins \
                 main/bridge main/loopback main/macvlan main/ptp ipam/dhcp ipam/host-local \
                 ipam/static meta/bandwidth meta/firewall meta/portmap meta/tuning)
         ;;
-    cri-client) build cri-client . ;;
+    cri-client) build . ;;
     containerd)
         tags=no_btrfs,no_zfs,no_devmapper,no_aufs
-        build containerd $(prefix github.com/containerd/containerd/v2/cmd \
+        build $(prefix github.com/containerd/containerd/v2/cmd \
             containerd containerd-shim-runc-v2 ctr)
         ;;
     etcd)
         # Restores with a raised revision, which Debian 12's cannot.  Its package is named `server`.
-        build etcd $(prefix go.etcd.io/etcd etcdctl/v3 etcdutl/v3 server/v3)
+        build $(prefix go.etcd.io/etcd etcdctl/v3 etcdutl/v3 server/v3)
         [ ! -e "$bin/server" ] || mv "$bin/server" "$bin/etcd"
         ;;
     kubernetes)
-        # Programs built from a module do not know their version, which kubeadm and clients compare.
-        version=$(sed -n 's/.*k8s.io\/kubernetes \(v[0-9.]*\).*/\1/p' kubernetes/go.mod | head -n 1)
-        minor=${version#v1.}
-        names=k8s.io/component-base/version
-        ldflags="$ldflags -X $names.gitVersion=$version -X $names.gitMajor=1"
-        ldflags="$ldflags -X $names.gitMinor=${minor%%.*}"
-        ldflags="$ldflags -X k8s.io/client-go/pkg/version.gitVersion=$version"
-        build kubernetes $(prefix k8s.io/kubernetes cmd/kube-apiserver \
+        know_version
+        build $(prefix k8s.io/kubernetes cmd/kube-apiserver \
             cmd/kube-controller-manager cmd/kube-proxy cmd/kube-scheduler cmd/kubeadm cmd/kubectl \
             cmd/kubelet test/images/agnhost)
         ;;
-    kind) build kind sigs.k8s.io/kind ;;
-    coredns) build coredns github.com/coredns/coredns ;;
+    e2e) # the network's specs alone
+        module=kubernetes verb='test -c' output=$bin/e2e.test
+        know_version
+        build ./e2e
+        ;;
+    ginkgo) # runs them in parallel
+        module=kubernetes
+        build github.com/onsi/ginkgo/v2/ginkgo
+        ;;
+    kind) build sigs.k8s.io/kind ;;
+    coredns) build github.com/coredns/coredns ;;
     *)
-        echo "peers: no module $family here; there are:" */ >&2
+        echo "peers: no family $family; modules are:" */ >&2
         exit 1
         ;;
     esac

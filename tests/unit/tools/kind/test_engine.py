@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.kind import engine
+from tools.kind.places import PROGRAMS
 
 
 @pytest.fixture
@@ -38,4 +39,4 @@ def test_without_a_pid_nothing_runs(pid_file: Path) -> None:
 def test_programs_built_here_go_before_those_of_the_machine() -> None:
     path = engine.machines().environment["PATH"]
 
-    assert path.startswith(f"{engine.PROGRAMS}:")
+    assert path.startswith(f"{PROGRAMS}:")
