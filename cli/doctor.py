@@ -179,6 +179,7 @@ def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
     from dataplane.errors import DataplaneError
     from dataplane.features import find_shortcomings
     from dataplane.firewall import observe_firewall
+    from masquerade.names import SKELETON as MASQUERADE
 
     network = inspect.observe_network()
     findings = judge_subnets(found, network)
@@ -192,7 +193,8 @@ def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
     firewall = observe_firewall()
     findings += judge_firewall(firewall, found)
     try:
-        findings += judge_kernel(find_shortcomings(skeleton()), firewall)
+        tables = skeleton() + MASQUERADE.script()
+        findings += judge_kernel(find_shortcomings(tables), firewall)
     except DataplaneError as exc:
         findings.append(warning(str(exc), "what this kernel lacks is not known", "run as root"))
     return findings

@@ -25,6 +25,7 @@ _FEATURES: Mapping[str, tuple[str, bool]] = {
     "bridge": ("mode bridge needs it; mode routed does not", True),
     "bridge VLAN filtering": ("the keys vlan and vlanTrunk need it", False),
     "tbf and ifb": ("the capability bandwidth needs them", False),
+    "VXLAN": ("[routing] needs it, unless its mode is direct", False),
     "nftables NAT": ("ipMasq and portMappings need it", True),
     "nftables conntrack": ("ipMasq and portMappings need it", True),
     "nftables fib": ("portMappings need it", True),

@@ -11,12 +11,15 @@ import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from dataplane import rtnl
 from dataplane.errors import DataplaneError, NetlinkError
+from dataplane.fabric_model import Tunnel
 from dataplane.model import Veth
 from dataplane.netlink import CREATE, EXCLUSIVE, Netlink, attribute, message, nested, text
 from dataplane.nft.runner import NftRunner
+from dataplane.tunnel import new_tunnel
 
 _CLONE_NEWNET = 0x40000000
 _NEWQDISC, _TCM, _TCA_KIND, _TC_H_ROOT = 36, struct.Struct("=BxxxiIII"), 1, 0xFFFFFFFF
@@ -106,6 +109,18 @@ def _can_shape() -> bool:
     return shapes and _accepts([_link("probe4", "ifb")])
 
 
+def _can_tunnel() -> bool:
+    tunnel = Tunnel(
+        name="probe5",
+        mac="02:00:00:00:00:05",
+        vni=1,
+        port=4789,
+        local=IPv4Address("192.0.2.1"),
+        mtu=1450,
+    )
+    return _accepts([new_tunnel(tunnel)])
+
+
 def _nft_takes(rule: str, hook: str) -> bool:
     script = f"table inet probe {{ chain c {{ {hook} ; {rule} ; }} ; }}\ndelete table inet probe\n"
     try:
@@ -132,6 +147,7 @@ _PROBES: dict[str, Callable[[], bool]] = {
     "bridge": _can_bridge,
     "bridge VLAN filtering": _can_filter_vlans,
     "tbf and ifb": _can_shape,
+    "VXLAN": _can_tunnel,
     "nftables NAT": _can_nat,
     "nftables conntrack": _can_track,
     "nftables fib": _can_find_local,
