@@ -39,7 +39,7 @@ def measure(table: Table, work: Path, *, quick: bool) -> None:
             "isthmus, etcd up": (lambda: None, blocks),
             "isthmus, etcd stopped": (lambda: made.etcd.signal(signal.SIGSTOP), blocks),
             "isthmus, etcd gone": (lambda: _kill(made), blocks),
-            "isthmus, no ipamd configured": (lambda: _begin_again(made), ranges),
+            "isthmus, ranges of its own": (lambda: _begin_again(made), ranges),
             ptp.name: (lambda: None, ptp),
         }
         found: dict[str, list[Runs]] = {name: [] for name in turns}
