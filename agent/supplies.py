@@ -120,13 +120,17 @@ class Supplies:
             self._explain(pool)
 
     def _wishes(self, pool: str) -> list[tuple[int, ...]]:
-        """Of which families to ask for a block of *pool*: all at once, else one by one."""
+        """Of which families to ask for a block of *pool*: all at once, else one by one.
+
+        A named pool is of one family; which one, ipamd knows.
+        """
         known = {b.cidr.version for b in self._talk.blocks.holdings.blocks if b.serves(pool)}
-        # A pool is of one family; which one, ipamd knows.
         candidates = sorted(known) if pool and known else [4, 6]
         wanted = [family for family in candidates if wants_another(self._level(pool, family))]
-        singles = [(family,) for family in wanted]
-        return [tuple(wanted), *singles] if not pool and len(wanted) > 1 else list(singles)
+        wishes: list[tuple[int, ...]] = [tuple(wanted)] if wanted else []
+        if not pool and len(wanted) > 1:
+            wishes += [(family,) for family in wanted]
+        return wishes
 
     async def _claim(self, pool: str, families: tuple[int, ...]) -> bool:
         """Ask for one block of each; whether we got them.  Raises IPAMError."""

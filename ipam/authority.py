@@ -282,7 +282,7 @@ class Authority(Administration):
         if view.config is None:
             raise Forbidden("the configuration in the store cannot be read; see isthmus ipam check")
         chosen = []
-        for family in sorted(set(asked.families)):
+        for family in _families(view.config, asked):
             mine = [b for b in view.of_node(node.name) if b.cidr.version == family]
             limit = view.config.settings.blocks_per_node
             holding = sum(block.state in HOLDING for block in mine)
@@ -534,6 +534,13 @@ def _validate(asked: Register) -> None:
         raise Invalid("epoch and counter are not negative")
     if len(asked.blocks) > MOST_LISTED:
         raise Invalid(f"{len(asked.blocks)} blocks listed; {MOST_LISTED} at most")
+
+
+def _families(config: Config, asked: Claim) -> list[int]:
+    """Of which families to give a block: a named pool is of one, which a node need not know."""
+    named = [pool.cidr.version for pool in config.pools if pool.name == asked.pool]
+    wanted = [family for family in asked.families if family in named]
+    return sorted(set(wanted or asked.families))
 
 
 def _overlaps(view: View, row: TableRow) -> bool:

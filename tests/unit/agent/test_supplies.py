@@ -167,6 +167,8 @@ def test_a_pool_by_name_is_asked_for_once_a_network_names_it(site: Site) -> None
 
         assert site.give(1, "zone")[0].startswith("fd31::")
         assert len(site.give(2)) == 2
+        asked = [claim.families for claim in site.ipamd.of(Claim) if claim.pool == "zone"]
+        assert asked == [(4, 6)]
         assert site.talk.blocks.outlook() == {
             "nowhere": "ipamd refused another block: no pool nowhere"
         }
