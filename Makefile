@@ -11,7 +11,7 @@ CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml
 	setup-demo setup-cluster setup-test clean
 
 help: ## say what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: setup-demo launcher ## two isolated namespaces get addresses and reach each other and beyond
 	$(PYTHON) -m cli demo
