@@ -60,8 +60,14 @@ class Cluster:
         return self._revision > 0
 
     @property
-    def frozen(self) -> str:
-        """Why claims wait, as ipamd said last, or ""; from any thread."""
+    def doubt(self) -> str:
+        """Why the table may lack what there is, or ""; from any thread.
+
+        A store that lost its data streams what it has left before it is known to be frozen: so
+        until ipamd has answered what it makes of us.
+        """
+        if not self._standing.is_registered.is_set():
+            return "this node is not registered"
         return self._talk.condition.frozen
 
     def renew(self) -> None:
@@ -199,8 +205,7 @@ class Cluster:
                     self._save_at = 0.0
                     self._work.set()
                 if self._concerns_us(update):
-                    self._standing.renew()
-                    self._work.set()
+                    self._register_anew()
 
     def _concerns_us(self, update: Update) -> bool:
         """Whether the table and we differ on what is ours: then ipamd is asked."""

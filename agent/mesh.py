@@ -52,7 +52,7 @@ class Blocks(Protocol):
 class Seams:
     """What the mesh is tied to.
 
-    *in_sync*: the table was streamed in this life; *frozen*: why claims wait, or ""; *settings*
+    *in_sync*: the table was streamed in this life; *doubt*: why it may lack something; *settings*
     are of the translation, looked up each time, *complaint* says what is wrong with them, or "";
     *limit_mtu* is told what pods may send at once;
     *readdressed* is called when others reach this node by other addresses than before; *clock*
@@ -60,7 +60,7 @@ class Seams:
     """
 
     in_sync: Callable[[], bool]
-    frozen: Callable[[], str]
+    doubt: Callable[[], str]
     settings: Callable[[], masquerade.settings.Settings | None]
     complaint: Callable[[], str]
     limit_mtu: Callable[[int], None]
@@ -172,7 +172,7 @@ class Mesh:
                 rows=self._blocks.table,
                 blocks=self._blocks.holdings.blocks,
                 in_sync=in_sync,
-                trusted=not seams.frozen(),
+                trusted=not seams.doubt(),
             )
         )
         state = self._router.state

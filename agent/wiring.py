@@ -419,7 +419,7 @@ def weave(
         )
     seams = Seams(
         in_sync=lambda: cluster.in_sync,
-        frozen=lambda: cluster.frozen,
+        doubt=lambda: cluster.doubt,
         settings=lambda: live.masquerade,
         complaint=lambda: live.complaint,
         limit_mtu=wired.host.limit_mtu,

@@ -9,7 +9,7 @@ import pytest
 
 from agent import cluster, talk
 from agent.cluster import Cluster
-from ipam.calls import Claim, Drain, Leave, Mirror, Register, Update
+from ipam.calls import Claim, Drain, Leave, Mirror, Register, Registered, Update
 from ipam.cluster import PoolState
 from ipam.refusals import NotReady
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
@@ -103,7 +103,11 @@ def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site
 
 
 def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> None:
-    whole = site.ipamd.watch
+    whole, register = site.ipamd.watch, site.ipamd.register
+    known: list[int] = []
+
+    async def away(asked: Register) -> Registered:
+        raise NotReady("etcd takes no writes")
 
     async def watch(*, after: int) -> AsyncGenerator[Update, None]:
         """The first stream ends with a table of nothing, as of a store that was wiped."""
@@ -113,6 +117,8 @@ def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> 
             if len(site.talk.blocks.table) == 2:
                 break
         await until(lambda: len(site.states()) == 2)
+        known.append(len(site.ipamd.of(Register)))
+        site.ipamd.register = away  # type: ignore[method-assign]
         yield Update(revision=10**6, whole=True)
         await asyncio.Event().wait()
 
@@ -121,9 +127,12 @@ def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> 
         site.ipamd.watch = watch  # type: ignore[method-assign]
         async with running(site) as found:
             assert not found.in_sync
-            await until(lambda: found.in_sync)
-            await until(lambda: len(site.ipamd.of(Register)) > 1)
-            assert found.frozen == ""
+            await until(lambda: found.in_sync and not found.doubt)
+            await until(lambda: known)
+            await until(lambda: found.doubt == "this node is not registered")
+            site.ipamd.register = register  # type: ignore[method-assign]
+            await until(lambda: len(site.ipamd.of(Register)) > known[0])
+            await until(lambda: not found.doubt)
 
     asyncio.run(scene())
 

@@ -54,7 +54,7 @@ class World:
     settings: Settings | None = field(default_factory=Settings)
     now: float = 0.0
     in_sync: bool = True
-    frozen: str = ""
+    doubt: str = ""
     complaint: str = ""
     mtus: list[int] = field(default_factory=list)
     readdressed: list[str] = field(default_factory=list)
@@ -64,7 +64,7 @@ class World:
     def __post_init__(self) -> None:
         seams = Seams(
             in_sync=lambda: self.in_sync,
-            frozen=lambda: self.frozen,
+            doubt=lambda: self.doubt,
             settings=lambda: self.settings,
             complaint=lambda: self.complaint,
             limit_mtu=self.mtus.append,
@@ -159,11 +159,11 @@ def test_a_part_of_the_translation_that_somebody_deletes_is_news() -> None:
         assert mesh.is_news(DELTABLE, memoryview(payload)) is is_news
 
 
-def test_while_claims_are_frozen_nothing_is_taken_away() -> None:
+def test_while_the_table_is_in_doubt_nothing_is_taken_away() -> None:
     world = World()
     world.blocks.stream(*B)
     world.mesh.round()
-    world.frozen = "the store went back"
+    world.doubt = "the store went back"
     world.blocks.stream()
     for world.now in (0, 40, 80):
         world.mesh.round()
