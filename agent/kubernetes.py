@@ -42,6 +42,7 @@ TICK_S = 0.5
 LONGEST_PAUSE_S = 60.0
 KEEP_S = 5.0
 SEEN_S = 2.0
+WORDING_S = 10.0
 SERVICE_NAME = "kubernetes.io/service-name"
 IPAMD_PORT, ENROLL_PORT = "ipamd", "enroll"
 
@@ -86,6 +87,7 @@ class Kubernetes:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._told = ""
+        self._worded_at = float("-inf")
         self.recorder = Recorder(client, host=config.node, clock=around.clock)
         self._node: Reflector[objects.Node, objects.Node] = self._reflector(
             NODES, objects.Node, lambda node: node, fieldSelector=f"metadata.name={config.node}"
@@ -269,7 +271,7 @@ class Kubernetes:
         if node is None:
             return True
         duty = own_node.plan(node, unready=self._around.unready(), blocks=self._around.blocks())
-        if not duty:
+        if not duty or self._is_told_often(node, duty):
             self._told = ""
             return True
         at = self._around.now().strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -290,8 +292,14 @@ class Kubernetes:
                 "taint_removed": duty.is_tainted,
             },
         )
+        self._worded_at = self._around.clock()
         await self._see(written.metadata.resource_version)
         return True
+
+    def _is_told_often(self, node: objects.Node, duty: own_node.Duty) -> bool:
+        """Whether this would be another wording of what was told a moment ago."""
+        wording = own_node.is_wording(node, duty)
+        return wording and self._around.clock() - self._worded_at < WORDING_S
 
     async def _see(self, revision: str) -> None:
         """Wait for the watch to bring what we wrote: it is not to be written twice."""

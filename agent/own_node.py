@@ -48,6 +48,14 @@ def condition(unready: str) -> Condition:
     )
 
 
+def is_wording(node: objects.Node, duty: Duty) -> bool:
+    """Whether nothing is to be written but another reason for the same condition."""
+    if duty.condition is None or duty.pod_cidrs or duty.is_tainted:
+        return False
+    known = nodes.find_condition(node, duty.condition.type)
+    return known is not None and known.status == duty.condition.status
+
+
 def first_blocks(blocks: Iterable[OwnBlock]) -> tuple[str, ...]:
     """One of each family, the first that was granted, IPv4 before IPv6."""
     granted = sorted(

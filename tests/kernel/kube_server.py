@@ -1,53 +1,107 @@
 """A real kube-apiserver over a real etcd, alone on loopback: no kubelet, nothing that runs pods."""
 
+import asyncio
 import contextlib
 import os
+import signal
 import ssl
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from kube.access import Access, Material
 from kube.client import Client
+from kube.errors import Conflict
+from kube.objects import Object, Pod
 from tests.kernel import etcd
 from tests.kernel.agents import ROOT, until
+from tests.kube_contract import NAMESPACES, NODES
 
 PROGRAM = ROOT / "build/peers/bin/kube-apiserver"
 READY_S = 60.0
+Answer = TypeVar("Answer")
+AUDIENCE = "isthmus-ipamd"
 ADMIN, GUEST = "admin-token", "guest-token"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Server:
     """*directory* has its log, and its certificate, which is its own authority's."""
 
     directory: Path
     port: int
+    host: etcd.Host
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "certs" / "apiserver.crt"
 
     def access(self, token: str) -> Access:
-        return Access(
-            server=f"https://127.0.0.1:{self.port}",
-            ca=Material(self.directory / "certs" / "apiserver.crt"),
-            token=Material(data=token.encode()),
-        )
+        return Access(server=self.url, ca=Material(self.ca), token=Material(data=token.encode()))
 
     def client(self, token: str = ADMIN) -> Client:
         return Client(lambda: self.access(token))
 
+    def ask(self, scene: Callable[[Client], Awaitable[Answer]]) -> Answer:
+        """Let *scene* talk to it, as one who may do everything, from where it runs."""
+
+        async def play() -> Answer:
+            client = self.client()
+            try:
+                return await scene(client)
+            finally:
+                client.close()
+
+        with self.host.inside():
+            return asyncio.run(play())
+
+    def delete(self, path: str) -> None:
+        """kubectl delete."""
+        with self.host.inside():
+            self._call(path, "DELETE")
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.directory / "log").read_text()[-2000:]
+        try:
+            with self.host.inside():
+                return self._call("/readyz", "GET") == 200
+        except (OSError, urllib.error.URLError):
+            return False
+
+    def _call(self, path: str, method: str) -> int:
+        request = urllib.request.Request(
+            self.url + path, headers={"Authorization": f"Bearer {ADMIN}"}, method=method
+        )
+        context = ssl.create_default_context(cafile=self.ca)
+        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
+            return int(answer.status)
+
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[Server]:
-    """One that serves; it and its etcd are gone afterwards."""
+def running(directory: Path, host: etcd.Host | None = None) -> Iterator[Server]:
+    """One that serves on *host*'s loopback; it and its etcd are gone afterwards."""
     directory.mkdir(parents=True, exist_ok=True)
-    with etcd.running(directory / "etcd", programs=etcd.V36) as store:
+    host = host or etcd.Host()
+    with etcd.running(directory / "etcd", hosts=[host], observer=host, programs=etcd.V36) as store:
         (port,) = etcd.free_ports(1)
-        server = Server(directory, port)
+        server = Server(directory, port, host)
         options = _options(directory, port, store.urls[0])
         # The first run fills the store; what happened then the second has not seen, and calls old.
         with _process(server, options):
@@ -58,8 +112,8 @@ def running(directory: Path) -> Iterator[Server]:
 
 @contextlib.contextmanager
 def _process(server: Server, options: list[str]) -> Iterator[None]:
-    with (server.directory / "log").open("ab") as log:
-        process = subprocess.Popen(
+    with (server.directory / "log").open("ab") as log, server.host.inside():
+        server.process = subprocess.Popen(
             [PROGRAM, *options],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -68,11 +122,11 @@ def _process(server: Server, options: list[str]) -> Iterator[None]:
             start_new_session=True,
         )
     try:
-        until(lambda: _is_ready(server, process), "the API server serves", timeout=READY_S)
+        until(server.is_ready, "the API server serves", timeout=READY_S)
         yield
     finally:
-        process.kill()
-        process.wait()
+        server.process.kill()
+        server.process.wait()
 
 
 def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
@@ -106,14 +160,27 @@ def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
     ]
 
 
-def _is_ready(server: Server, process: subprocess.Popen[bytes]) -> bool:
-    assert process.poll() is None, (server.directory / "log").read_text()[-2000:]
-    request = urllib.request.Request(
-        f"https://127.0.0.1:{server.port}/readyz", headers={"Authorization": f"Bearer {ADMIN}"}
-    )
-    try:
-        context = ssl.create_default_context(cafile=server.directory / "certs" / "apiserver.crt")
-        with urllib.request.urlopen(request, timeout=5, context=context) as answer:
-            return bool(answer.status == 200)
-    except (OSError, urllib.error.URLError):
-        return False
+async def make(client: Client, path: str, **body: Any) -> None:
+    """Create it, if it is not there."""
+    with contextlib.suppress(Conflict):
+        await client.create(path, body, Object)
+
+
+async def pod_token(client: Client, node: str, *, audience: str = AUDIENCE) -> str:
+    """The token of a pod on *node*, as the kubelet asks for one to be projected."""
+    accounts, pods = (f"{NAMESPACES}/isthmus/{kind}" for kind in ("serviceaccounts", "pods"))
+    name = f"agent-{node}"
+    await make(client, NAMESPACES, metadata={"name": "isthmus"})
+    await make(client, accounts, metadata={"name": "agent"})
+    await make(client, NODES, metadata={"name": node})
+    spec = {
+        "nodeName": node,
+        "serviceAccountName": "agent",
+        "containers": [{"name": "c", "image": "i"}],
+    }
+    await make(client, pods, metadata={"name": name}, spec=spec)
+    uid = (await client.get(f"{pods}/{name}", Pod)).metadata.uid
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}
+    asked = {"audiences": [audience], "expirationSeconds": 600, "boundObjectRef": bound}
+    made = await client.create(f"{accounts}/agent/token", {"spec": asked}, dict)
+    return str(made["status"]["token"])

@@ -9,34 +9,20 @@ import pytest
 
 from kube import nodes
 from kube.client import Client
-from kube.errors import Conflict
 from kube.events import About, Recorder, Told
-from kube.objects import Condition, Node, Object, Pod
+from kube.objects import Condition, Node
 from kube.tokens import Bearer, NotAuthenticated, review
 from tests.kernel import kube_server
-from tests.kernel.kube_server import GUEST, Server
+from tests.kernel.kube_server import AUDIENCE, GUEST, Server, make, pod_token
 from tests.kube_contract import CONTRACT, NAMESPACES, NODES, Site
 
 pytestmark = pytest.mark.kernel
-
-AUDIENCE = "isthmus-ipamd"
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with kube_server.running(tmp_path_factory.mktemp("kube")) as server:
         yield server
-
-
-def ask(server: Server, scene: Callable[[Client], Awaitable[Any]]) -> Any:
-    async def play() -> Any:
-        client = server.client()
-        try:
-            return await scene(client)
-        finally:
-            client.close()
-
-    return asyncio.run(play())
 
 
 @pytest.mark.parametrize("clause", CONTRACT, ids=lambda clause: clause.__name__)
@@ -54,90 +40,49 @@ def test_a_real_server_keeps_the_contract(
     asyncio.run(check())
 
 
-async def _post(client: Client, path: str, **body: Any) -> Any:
-    return await client.create(path, body, dict)
-
-
-async def _pod_token(client: Client, node: str, *, audience: str = AUDIENCE) -> str:
-    """The token of a pod on *node*, as the kubelet asks for one to be projected."""
-    await _make(client, NAMESPACES, metadata={"name": "isthmus"})
-    accounts = f"{NAMESPACES}/isthmus/serviceaccounts"
-    await _make(client, accounts, metadata={"name": "agent"})
-    await _make(client, NODES, metadata={"name": node})
-    spec = {
-        "nodeName": node,
-        "serviceAccountName": "agent",
-        "containers": [{"name": "c", "image": "i"}],
-    }
-    await _make(client, f"{NAMESPACES}/isthmus/pods", metadata={"name": f"agent-{node}"}, spec=spec)
-    pod = await client.get(f"{NAMESPACES}/isthmus/pods/agent-{node}", Pod)
-    bound = {
-        "kind": "Pod",
-        "apiVersion": "v1",
-        "name": pod.metadata.name,
-        "uid": pod.metadata.uid,
-    }
-    made = await _post(
-        client,
-        f"{accounts}/agent/token",
-        spec={"audiences": [audience], "expirationSeconds": 600, "boundObjectRef": bound},
-    )
-    return str(made["status"]["token"])
-
-
-async def _make(client: Client, path: str, **body: Any) -> None:
-    try:
-        await client.create(path, body, Object)
-    except Conflict:
-        return
-
-
 def test_a_pods_token_names_its_node(server: Server) -> None:
     async def scene(client: Client) -> None:
-        token = await _pod_token(client, "n1")
+        token = await pod_token(client, "n1")
         node = await client.get(f"{NODES}/n1", Node)
 
         assert await review(client, token, AUDIENCE) == Bearer(
             account="isthmus/agent", node="n1", node_uid=node.metadata.uid
         )
 
-    ask(server, scene)
+    server.ask(scene)
 
 
 def test_tokens_that_are_for_others_or_forged_are_refused(server: Server) -> None:
     async def scene(client: Client) -> None:
-        other = await _pod_token(client, "n2", audience="somebody-else")
-        good = await _pod_token(client, "n2")
+        other = await pod_token(client, "n2", audience="somebody-else")
+        good = await pod_token(client, "n2")
         for token in (other, good[:-4] + "AAAA", kube_server.ADMIN, "nonsense"):
             with pytest.raises(NotAuthenticated):
                 await review(client, token, AUDIENCE)
 
-    ask(server, scene)
+    server.ask(scene)
 
 
 def test_the_token_of_a_pod_that_is_gone_is_refused(server: Server) -> None:
     async def scene(client: Client) -> None:
-        token = await _pod_token(client, "n3")
+        token = await pod_token(client, "n3")
         pods = f"{NAMESPACES}/isthmus/pods"
-        pod = await client.get(f"{pods}/agent-n3", Pod)
-        eviction = {"metadata": {"name": "agent-n3", "uid": pod.metadata.uid}}
-        await _post(
-            client,
-            f"{pods}/agent-n3/eviction",
-            apiVersion="policy/v1",
-            kind="Eviction",
-            deleteOptions={"gracePeriodSeconds": 0},
-            **eviction,
-        )
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": "agent-n3"},
+            "deleteOptions": {"gracePeriodSeconds": 0},
+        }
+        await client.create(f"{pods}/agent-n3/eviction", body, dict)
         with pytest.raises(NotAuthenticated):
             await review(client, token, AUDIENCE)
 
-    ask(server, scene)
+    server.ask(scene)
 
 
 def test_a_node_is_told_its_cidrs_its_condition_and_loses_one_taint(server: Server) -> None:
     async def scene(client: Client) -> None:
-        await _make(client, NODES, metadata={"name": "told"})
+        await make(client, NODES, metadata={"name": "told"})
         taints = [
             {"key": "node.isthmus.dev/agent-not-ready", "effect": "NoSchedule"},
             {"key": "other", "value": "x", "effect": "NoExecute"},
@@ -153,12 +98,12 @@ def test_a_node_is_told_its_cidrs_its_condition_and_loses_one_taint(server: Serv
         assert nodes.find_condition(node, "NetworkUnavailable") == wanted
         assert [(taint.key, taint.value) for taint in node.spec.taints or ()] == [("other", "x")]
 
-    ask(server, scene)
+    server.ask(scene)
 
 
 def test_events_are_written_and_counted(server: Server) -> None:
     async def scene(client: Client) -> None:
-        await _make(client, NAMESPACES, metadata={"name": "isthmus"})
+        await make(client, NAMESPACES, metadata={"name": "isthmus"})
         now = [0.0]
         recorder = Recorder(client, host="n1", clock=lambda: now[0])
         told = Told(
@@ -188,4 +133,4 @@ def test_events_are_written_and_counted(server: Server) -> None:
         assert len(found) == 1
         assert found[0]["reason"] == "NoFreeAddress"
 
-    ask(server, scene)
+    server.ask(scene)

@@ -166,12 +166,12 @@ def test_annotations_of_own_pods_and_namespaces_reach_a_verbs_thread(tmp_path: P
         at.api.put(PODS, pod("web", "p-1", **{POOL: "blue"}))
         at.api.put(PODS, pod("far", "p-2", node="b"))
         await until(lambda: "shop/web" in at.kubernetes._pods.objects)
-        asked = len(at.api.asked)
+        await until(lambda: "shop" in at.kubernetes._namespaces.objects)
 
         wishes = await asyncio.to_thread(at.kubernetes.pods.wishes, WEB, within_s=1.0)
 
         assert wishes.pools == ("blue",)
-        assert len(at.api.asked) == asked
+        assert at.api.count("GET", f"{NAMESPACES}/shop") == 0
         assert set(at.kubernetes._pods.objects) == {"shop/web"}
 
     played(tmp_path, scene)

@@ -3,7 +3,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from agent.own_node import NOT_READY, Duty, carry_out, condition, first_blocks, plan
+from agent.own_node import NOT_READY, Duty, carry_out, condition, first_blocks, is_wording, plan
 from ipam.holdings import OwnBlock, OwnState
 from kube.client import Client
 from kube.objects import Condition, Node, NodeSpec, NodeStatus, Taint
@@ -54,6 +54,22 @@ def test_what_is_not_as_it_should_be_is_written(there: Node, unready: str, wante
 def test_the_condition_is_kubernetes_own_and_says_why() -> None:
     assert (WELL.type, WELL.status) == ("NetworkUnavailable", "False")
     assert (ILL.status, ILL.message) == ("True", "ipamd was never reached")
+
+
+@pytest.mark.parametrize(
+    ("there", "duty", "wording"),
+    [
+        (node(ILL), Duty((), condition("etcd is away")), True),
+        (node(ILL), Duty((), WELL), False),
+        (node(), Duty((), ILL), False),
+        (node(ILL), Duty(("a",), condition("etcd is away")), False),
+        (node(ILL), Duty(), False),
+    ],
+)
+def test_another_reason_for_the_same_is_a_matter_of_words(
+    there: Node, duty: Duty, wording: bool
+) -> None:
+    assert is_wording(there, duty) is wording
 
 
 def test_a_block_that_is_going_or_lost_or_of_a_named_pool_is_no_pod_cidr() -> None:
