@@ -106,10 +106,15 @@ class Feed:
             await asyncio.sleep(min(max(SHORTEST_GAP_S, gap_s), LONGEST_GAP_S))
 
     async def stream(self, after: int) -> AsyncGenerator[Update, None]:
-        """Yield what changed after revision *after*; first the table where that is not known."""
+        """Yield what changed after revision *after*; first the table where that is not known.
+
+        Where nothing changed an update says nothing first, so that the node knows that it follows.
+        """
         self.streams += 1
         try:
             place = self._place(after)
+            if place == self._number + len(self._log):
+                yield Update(revision=after)
             while True:
                 signal = self._sent
                 update: Update | None

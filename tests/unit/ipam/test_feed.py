@@ -81,6 +81,22 @@ def test_stream_begins_with_the_table_and_goes_on_with_changes() -> None:
     run(work)
 
 
+def test_stream_that_has_missed_nothing_is_told_so() -> None:
+    async def work() -> None:
+        source = Source()
+        source.give(CIDRS[0])
+        first = source.feed.stream(0)
+        known = (await anext(first)).revision
+        again = source.feed.stream(known)
+        update = await anext(again)
+        for stream in (first, again):
+            await stream.aclose()
+
+        assert update == Update(revision=known)
+
+    run(work)
+
+
 def test_streams_that_are_equally_far_share_one_message() -> None:
     async def work() -> None:
         source = Source()
