@@ -24,7 +24,8 @@ class Status:
     """How the agent is.  *reasons* says why it is not *serving*; ages are in seconds.
 
     *last_reconcile_s* is None until the first reconciliation has ended; *cluster* and *mesh* are
-    None where no ipamd is configured, else what agent.cluster and agent.mesh describe.
+    None where no ipamd is configured, else what agent.cluster and agent.mesh describe, and
+    *kubernetes* likewise.
     """
 
     version: str
@@ -43,6 +44,7 @@ class Status:
     store: str = ""
     cluster: Mapping[str, Any] | None = None
     mesh: Mapping[str, Any] | None = None
+    kubernetes: Mapping[str, Any] | None = None
 
 
 class Leases(Protocol):

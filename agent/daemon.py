@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from agent import admin
 from agent import log as logs
@@ -42,14 +42,10 @@ from dataplane import memory
 from dataplane.errors import DataplaneError
 from dataplane.sysctl import make_writable
 from ipam.errors import IPAMError
+from ipam.holdings import OwnState
 from ipam.leases import Attachment, Record, State
 from ipam.pages import serve as serve_pages
 from net.settings import ConfigError
-
-if TYPE_CHECKING:
-    from agent.cluster import Cluster
-    from agent.kubernetes import Kubernetes
-    from agent.mesh import Mesh
 
 log = logging.getLogger(__name__)
 
@@ -99,9 +95,10 @@ def main(path: Path | None) -> int:
 
 
 class Runs(Protocol):
-    """What goes on as long as the agent serves."""
+    """What goes on as long as the agent serves; what is wrong with it, a line each."""
 
     async def run(self) -> None: ...
+    def problems(self) -> Sequence[str]: ...
 
 
 class Daemon:
@@ -225,11 +222,16 @@ class Daemon:
             self._rounds.failed += 1
 
     def _place(self) -> bool:
-        """Put the plugin, and the network list if an ADD can be served; returns whether it was."""
+        """Put the plugin, and the network list if an ADD can be served; returns whether it was.
+
+        For the first pods of a new node there has to be a block, too.
+        """
         if self._placement is None:
             return True
         self._placement.put_plugins()
-        if self._wired.node.ready():
+        blocks = self._wired.blocks
+        without = blocks is not None and not blocks.holdings.of_state(OwnState.ACTIVE)
+        if without or self._wired.node.ready():
             return False
         self._placement.put_network_list()
         return True
@@ -300,7 +302,7 @@ class Daemon:
         undo.undelivered(request, self._wired.node)
 
     def _admin(self, question: dict[str, object]) -> dict[str, object]:
-        watched = [one for one in (self._cluster, self._mesh, self._kubernetes) if one]
+        watched = [one for one in self._parts() if one]
         return admin.answer(question, Operated(self._wired, self.status, watched))
 
     def status(self) -> admin.Status:
@@ -326,6 +328,7 @@ class Daemon:
             store=str(self._config.database),
             cluster=self._cluster.describe() if self._cluster else None,
             mesh=self._mesh.describe() if self._mesh else None,
+            kubernetes=self._kubernetes.describe() if self._kubernetes else None,
         )
 
     def collect(self) -> Iterator[object]:
@@ -376,7 +379,7 @@ class Operated:
         self,
         wired: Wired,
         status: Callable[[], admin.Status],
-        watched: "Sequence[Cluster | Mesh | Kubernetes]" = (),
+        watched: Sequence[Runs] = (),
     ) -> None:
         self.leases = wired.leases
         self.status = status

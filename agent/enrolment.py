@@ -80,6 +80,9 @@ class Enrolment:
                 wait, pause = pause, min(2 * pause, LONGEST_PAUSE_S)
             await asyncio.sleep(wait * (0.75 + 0.5 * self._random.random()))
 
+    def problems(self) -> list[str]:
+        return [f"no new certificate for this node: {self.trouble}"] if self.trouble else []
+
     async def renew(self) -> float:
         """Get a certificate; return in how many seconds to get another.  Raises IPAMError."""
         made = await asyncio.to_thread(self._make)

@@ -43,6 +43,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     ]
     rows += _cluster(found["cluster"]) if found.get("cluster") else []
     rows += _mesh(found["mesh"]) if found.get("mesh") else []
+    if kubernetes := found.get("kubernetes"):
+        rows.append(("Kubernetes", _kubernetes(kubernetes)))
     rows += [("reason", reason) for reason in found["reasons"]]
     return [f"{name:<12} {value}" for name, value in rows]
 
@@ -85,6 +87,13 @@ def _mesh(found: dict[str, Any]) -> list[tuple[str, str]]:
         pools = ", ".join(translated["pools"]) or "no pool"
         rows.append(("masquerade", f"{pools}; {translated['elements']} ranges"))
     return rows + ([("trouble", found["trouble"])] if found["trouble"] else [])
+
+
+def _kubernetes(found: dict[str, Any]) -> str:
+    """Which Node this is, and what keeps it from the API server."""
+    cidrs = " and ".join(found["pod_cidrs"]) or "none"
+    trouble = f"; {found['trouble']}" if found["trouble"] else ""
+    return f"Node {found['node']}, pod CIDRs {cidrs}, {found['pods']} pods known{trouble}"
 
 
 def span(seconds: float) -> str:

@@ -63,12 +63,13 @@ def test_what_fails_is_tried_again_and_the_former_one_stays(
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(kept.run())
             await until(lambda: bool(kept.trouble))
+            assert kept.problems() == ["no new certificate for this node: nobody there"]
             assert (tmp_path / "node.pem").read_text() == "former"
             ipamd.error = None
             await until(lambda: (tmp_path / "node.pem").read_text() != "former")
             running.cancel()
 
-        assert kept.trouble == ""
+        assert kept.problems() == []
         assert len(ipamd.asked) == 2
 
     asyncio.run(play())

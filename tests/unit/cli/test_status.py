@@ -92,6 +92,27 @@ def test_a_node_that_routes_shows_how_others_are_reached(run: Run, agent: Agent)
     ]
 
 
+def test_a_node_of_kubernetes_shows_which_and_what_keeps_it_from_the_api_server(
+    run: Run, agent: Agent
+) -> None:
+    kubernetes = {
+        "node": "a",
+        "uid": "u-1",
+        "pod_cidrs": ["10.1.0.0/24", "fd01::/120"],
+        "pods": 3,
+        "trouble": "GET /api/v1/pods: forbidden",
+        "events_dropped": 0,
+    }
+    path = agent(lambda op: {"status": asdict(GOOD) | {"kubernetes": kubernetes}})
+
+    lines = [" ".join(line.split()) for line in run("status", "--socket", path).output.splitlines()]
+
+    assert lines[-1] == (
+        "Kubernetes Node a, pod CIDRs 10.1.0.0/24 and fd01::/120, 3 pods known; "
+        "GET /api/v1/pods: forbidden"
+    )
+
+
 def test_programs_get_the_whole_status(run: Run, agent: Agent) -> None:
     path = agent(lambda op: {"status": asdict(GOOD)})
 
