@@ -43,6 +43,7 @@ from dataplane.errors import DataplaneError
 from dataplane.sysctl import make_writable
 from ipam.errors import IPAMError
 from ipam.holdings import OwnState
+from ipam.holdings import OwnState
 from ipam.leases import Attachment, Record, State
 from ipam.pages import serve as serve_pages
 from net.settings import ConfigError

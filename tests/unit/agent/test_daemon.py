@@ -290,3 +290,31 @@ def test_the_network_list_is_put_once_an_add_can_be_served(world: World, tmp_pat
 
     assert before == (["isthmus", "isthmus-ipam"], [])
     assert os.listdir(install.conf_dir) == ["10-isthmus.conflist"]
+
+
+def test_a_new_node_without_a_block_has_no_network_list_yet(world: World, tmp_path: Path) -> None:
+    (tmp_path / "launcher").write_bytes(b"program")
+    (tmp_path / "10-isthmus.conflist").write_bytes(b"{}")
+    (tmp_path / "net.d").mkdir()
+    install = InstallConfig(
+        network_list=tmp_path / "10-isthmus.conflist",
+        launcher=tmp_path / "launcher",
+        bin_dir=tmp_path / "bin",
+        conf_dir=tmp_path / "net.d",
+    )
+    blocks = Blocks(
+        world.leases,
+        Snapshot(),
+        boot_id="b",
+        new_uid=lambda: "u",
+        pod_of=lambda record: "",
+        clock=lambda: 0.0,
+    )
+    wired = at_interval(world, AgentConfig(state_dir=tmp_path, install=install))
+    wired.node = replace(world.node, blocks=blocks, ready=lambda: "")
+    wired.blocks = blocks
+
+    Daemon(wired)._tick()
+
+    assert os.listdir(install.conf_dir) == []
+    assert (install.bin_dir / "isthmus").exists()
