@@ -15,13 +15,14 @@ import errno
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Self
 
 from dataplane import rtnl
 from dataplane.errors import NetlinkError
+from dataplane.flows import Flows
 from dataplane.netlink import DUMP, Netlink, attribute, attributes, message, nested, u32
 from dataplane.nft.elements import NETLINK_NETFILTER
 from dataplane.nft.objects import Protocol
@@ -30,10 +31,13 @@ from net.address import IPAddress
 _CONNTRACK = 1
 _GET, _DELETE, _STATISTICS = (_CONNTRACK << 8 | number for number in (1, 2, 5))
 _ENTRIES = 1
-_ORIGINAL, _REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_ORIGINAL, _REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
+_TRANSLATED = 1 << 5  # IPS_DST_NAT
 _IP, _PROTO = 1, 2
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _NUMBER, _PORT = 1, 3
+_MOST_FILTERED = 6  # deletions by filter cost as much as one list
+_PER_DATAGRAM = 200
 _BY_SOURCE, _BY_DESTINATION, _BY_NUMBER, _BY_PORT = 1 << 0, 1 << 1, 1 << 3, 1 << 5
 
 
@@ -74,8 +78,8 @@ class Match:
             and (not self.protocol or (self.protocol, self.port) == (one.protocol, one.port))
         )
 
-    def encode(self) -> bytes:
-        """A tuple, and a filter with the flags that say which of its fields count."""
+    def encode(self) -> tuple[bytes, bytes]:
+        """A tuple, and the flags that say which of its fields count."""
         flags, ip, proto = 0, b"", b""
         if self.source:
             flags |= _BY_SOURCE
@@ -88,9 +92,13 @@ class Match:
             number, port = bytes([self.protocol]), self.port.to_bytes(2, "big")
             proto = nested(_PROTO, attribute(_NUMBER, number), attribute(_PORT, port))
         # Attribute 1 of the filter has the flags of the original direction, 2 of the reply.
-        return nested(self.direction, nested(_IP, ip), proto) + nested(
-            _FILTER, u32(self.direction, flags)
-        )
+        return nested(self.direction, nested(_IP, ip), proto), u32(self.direction, flags)
+
+
+def encoded(*matches: Match) -> bytes:
+    """The filter of entries that match in both directions, or in the only one."""
+    tuples, flags = zip(*(each.encode() for each in matches), strict=True)
+    return b"".join(tuples) + nested(_FILTER, *flags)
 
 
 class Conntrack:
@@ -137,6 +145,53 @@ class Conntrack:
                 ]
                 self._forget(version, matches)
 
+    def forget(self, which: Collection[Flows]) -> None:
+        """Forget translated and untranslated flows to former endpoints.
+
+        Few by filter, many by one list.  Raises NetlinkError, DumpInterrupted.
+        """
+        with self._lock:
+            if not which or self._is_empty():
+                return
+            flows = list(self._placed(which))
+            for version in (4, 6):
+                some = [each for each in flows if each.version == version]
+                is_few = version == 4 and 0 < len(some) <= _MOST_FILTERED
+                if is_few and self._delete_by_filter([_matches(each) for each in some]):
+                    continue
+                if some:
+                    self._forget_listed(version, some)
+
+    def _placed(self, which: Collection[Flows]) -> Iterator[Flows]:
+        """Without an address, and whatever became of them, those of this host alone are meant."""
+        own: set[IPAddress] | None = None
+        for each in which:
+            if each.address is not None or each.to is not None:
+                yield each
+                continue
+            own = self._own_addresses() if own is None else own
+            for address in own:
+                if address.version == each.version:
+                    yield each._replace(address=address)
+
+    def _forget_listed(self, version: int, flows: Sequence[Flows]) -> None:
+        wanted = {(each.address, each.protocol.number, each.port, each.to) for each in flows}
+        request = _header(version)
+        if all(each.to for each in flows):
+            # Older kernels do not know the mask, and list all.
+            mask = struct.pack(">I", _TRANSLATED)
+            request += attribute(_STATUS, mask) + attribute(_STATUS_MASK, mask)
+        found = (parse(payload) for _, payload in self._netlink.dump(message(_GET, DUMP, request)))
+        deletions = [
+            message(_DELETE, 0, _header(version) + entry.handle)
+            for entry in found
+            if entry is not None and not wanted.isdisjoint(_names(entry))
+        ]
+        for start in range(0, len(deletions), _PER_DATAGRAM):
+            self._netlink.transact(
+                deletions[start : start + _PER_DATAGRAM], tolerate=lambda exc: exc.absent
+            )
+
     def entries(self, version: int, match: Match | None = None) -> list[Entry]:
         """Flows of IPv4 or IPv6 (not locked); *match* narrows them, where the kernel can.
 
@@ -145,7 +200,7 @@ class Conntrack:
         header = _header(version)
         try:
             found = self._netlink.dump(
-                message(_GET, DUMP, header + (match.encode() if match else b""))
+                message(_GET, DUMP, header + (encoded(match) if match else b""))
             )
         except NetlinkError as exc:
             if exc.errno != errno.EINVAL or not match:
@@ -160,7 +215,7 @@ class Conntrack:
     def _forget(self, version: int, matches: Sequence[Match]) -> None:
         if not matches or self._is_empty():
             return
-        if version == 4 and self._delete_by_filter(matches):
+        if version == 4 and self._delete_by_filter([(match,) for match in matches]):
             return
         one = matches[0]
         by_port = Match(direction=one.direction, protocol=one.protocol, port=one.port)
@@ -171,11 +226,11 @@ class Conntrack:
                     tolerate=lambda exc: exc.absent,
                 )
 
-    def _delete_by_filter(self, matches: Sequence[Match]) -> bool:
+    def _delete_by_filter(self, wanted: Sequence[Sequence[Match]]) -> bool:
         """Let the kernel find and delete IPv4 flows; False when it cannot."""
         try:
             self._netlink.transact(
-                [message(_DELETE, 0, _header(4) + match.encode()) for match in matches]
+                [message(_DELETE, 0, _header(4) + encoded(*matches)) for matches in wanted]
             )
         except NetlinkError:
             return False
@@ -188,6 +243,27 @@ class Conntrack:
         except NetlinkError:
             return True
         return not any(attributes(answer, 4).get(_ENTRIES, b""))
+
+
+def _matches(flows: Flows) -> tuple[Match, ...]:
+    original = Match(
+        direction=_ORIGINAL,
+        destination=flows.address,
+        protocol=flows.protocol.number,
+        port=flows.port,
+    )
+    return (original, Match(direction=_REPLY, source=flows.to)) if flows.to else (original,)
+
+
+_Name = tuple[IPAddress | None, int, int, IPAddress | None]
+
+
+def _names(entry: Entry) -> Iterator[_Name]:
+    """All by which `Flows` may mean it."""
+    there = entry.original
+    for address in (there.destination, None):
+        for to in (entry.reply.source, None):
+            yield address, there.protocol, there.port, to
 
 
 def _header(version: int) -> bytes:

@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dataplane.nft.objects import Element, NamedSet, Protocol, element
-from dataplane.nft.objects import Field as Value
+from dataplane.nft.objects import Element, NamedSet, Protocol, element, number, place, printable
 from net.address import IPAddress
 from proxy.choose import choose
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServicePort, TrafficPolicy
@@ -121,10 +120,16 @@ def elements(planned: Planned) -> Iterator[Element]:
     for address in service.cluster_ips:
         if any(each.address == address for each in planned.owned):
             yield element(MAPS[address.version].cluster_ips, (address,))
-    for port in service.ports:
-        for frontend in planned.owned:
+    for frontend, port in ports_of(service, planned.owned):
+        yield from _of_frontend(planned, port, frontend)
+
+
+def ports_of(service: Service, owned: Iterable[Frontend]) -> Iterator[tuple[Frontend, ServicePort]]:
+    """Each frontend with the port that it is of."""
+    for frontend in owned:
+        for port in service.ports:
             if frontend.protocol is port.protocol and frontend.port == _outer_port(port, frontend):
-                yield from _of_frontend(planned, port, frontend)
+                yield frontend, port
 
 
 def hairpin(address: IPAddress) -> Element:
@@ -135,10 +140,10 @@ def hairpin(address: IPAddress) -> Element:
 def node_elements(node: NodeView) -> Iterator[Element]:
     """What the maps say of the node and the cluster, and of themselves."""
     for maps in MAPS.values():
-        for chain, number in NUMBERS.items():
-            yield element(maps.ways, (number,), (chain,))
+        for chain, its in NUMBERS.items():
+            yield element(maps.ways, (its,), (chain,))
             if chain in PICKS:
-                yield element(maps.picks, (number,), (chain,))
+                yield element(maps.picks, (its,), (chain,))
     for name, networks in (
         ("node_addresses", node.addresses),
         ("pods", node.pods),
@@ -182,7 +187,7 @@ def _cluster_ip(planned: Planned, port: ServicePort, frontend: Frontend) -> Iter
     service, maps = planned.service, MAPS[frontend.version]
     is_local = service.internal_policy is TrafficPolicy.LOCAL
     key = ListKey(port.name, port.protocol, frontend.version, is_local)
-    where = _key(frontend)
+    where = key_of(frontend)
     backends = planned.slots[key]
     yield from _slots(maps.endpoints, where, backends, 0)
     if backends:
@@ -199,17 +204,21 @@ def _external(planned: Planned, port: ServicePort, frontend: Frontend) -> Iterat
     is_guarded = bool(ranges) and frontend.address in service.load_balancer_ips
     way = _outer(planned, frontend, port)
     yield from _outer_lists(planned, port, frontend)
-    yield _entry(maps.services, _key(frontend), f"firewalled-{way}" if is_guarded else way, service)
+    yield _entry(
+        maps.services, key_of(frontend), f"firewalled-{way}" if is_guarded else way, service
+    )
     if is_guarded:
         for source in ranges:
-            yield element(maps.source_ranges, (*_key(frontend), source))
+            bounds = (source.network_address, source.broadcast_address)
+            first, last = (key_of(frontend) + bound.packed for bound in bounds)
+            yield Element(maps.source_ranges, first, last)
 
 
 def _nodeport(planned: Planned, port: ServicePort, frontend: Frontend) -> Iterator[Element]:
     way = _outer(planned, frontend, port)
     yield from _outer_lists(planned, port, frontend)
     chain = way if way == "refuse" else f"nodeport-{way}"
-    yield _entry(MAPS[frontend.version].nodeports, _key(frontend), chain, planned.service)
+    yield _entry(MAPS[frontend.version].nodeports, key_of(frontend), chain, planned.service)
 
 
 def _outer(planned: Planned, frontend: Frontend, port: ServicePort) -> str:
@@ -222,7 +231,7 @@ def _outer(planned: Planned, frontend: Frontend, port: ServicePort) -> str:
 
 def _outer_lists(planned: Planned, port: ServicePort, frontend: Frontend) -> Iterator[Element]:
     service, maps = planned.service, MAPS[frontend.version]
-    of, where = _maps_of(maps, frontend), _key(frontend)
+    of, where = _maps_of(maps, frontend), key_of(frontend)
     remembered: dict[Backend, None] = {}
     for is_local, numbers, word in ((False, of.cluster, "pick"), (True, of.local, "local")):
         if is_local and service.external_policy is not TrafficPolicy.LOCAL:
@@ -233,7 +242,7 @@ def _outer_lists(planned: Planned, port: ServicePort, frontend: Frontend) -> Ite
             continue
         yield from _slots(of.endpoints, where, backends, LOCAL_SLOT if is_local else 0)
         chain = f"{of.prefix}{_sticky(service)}{word}-{class_of(len(backends))}"
-        yield element(numbers, where, (NUMBERS[chain],))
+        yield Element(numbers, where, data=_NUMBERS[chain])
         remembered |= dict.fromkeys(backends)
     yield from _remembered(of.affinity_of, of.affinity_valid, where, service, remembered)
 
@@ -262,20 +271,26 @@ def _maps_of(maps: Maps, frontend: Frontend) -> _Outer:
     )
 
 
-def _key(frontend: Frontend) -> tuple[Value, ...]:
-    port: tuple[Value, ...] = (frontend.protocol, frontend.port)
-    return port if frontend.address is None else (frontend.address, *port)
+# Made thousands of times: in the form of keys at once, without `element`.
+_NUMBERS = {chain: number(value) for chain, value in NUMBERS.items()}
+_PROTOCOLS = {each: bytes([each.number, 0, 0, 0]) for each in Protocol}
+
+
+def key_of(frontend: Frontend) -> bytes:
+    """By what maps know it: address (but of a NodePort), protocol, port."""
+    return place(frontend.address, _PROTOCOLS[frontend.protocol], port=frontend.port)
 
 
 def _slots(
-    of: NamedSet, where: tuple[Value, ...], backends: Iterable[Backend], first: int
+    of: NamedSet, where: bytes, backends: Iterable[Backend], first: int
 ) -> Iterator[Element]:
     for slot, backend in enumerate(backends, first):
-        yield element(of, (*where, slot), backend)
+        data = place(backend.address, port=backend.port)
+        yield Element(of, where + number(slot), data=data)
 
 
-def _entry(of: NamedSet, where: tuple[Value, ...], chain: str, service: Service) -> Element:
-    return element(of, where, (NUMBERS[chain],), comment=str(service.name))
+def _entry(of: NamedSet, where: bytes, chain: str, service: Service) -> Element:
+    return Element(of, where, data=_NUMBERS[chain], comment=printable(str(service.name)))
 
 
 def _sticky(service: Service) -> str:
@@ -285,7 +300,7 @@ def _sticky(service: Service) -> str:
 def _remembered(
     affinity_of: NamedSet,
     valid: NamedSet,
-    where: tuple[Value, ...],
+    where: bytes,
     service: Service,
     backends: Iterable[Backend],
 ) -> Iterator[Element]:
@@ -293,6 +308,6 @@ def _remembered(
         return
     is_nodeport = affinity_of.name.startswith("nodeport-")
     chain = timeout_chain(service.affinity_s, is_nodeport=is_nodeport)
-    yield element(affinity_of, where, (chain,))
+    yield Element(affinity_of, where, data=chain.encode())
     for backend in backends:
-        yield element(valid, (*where, *backend))
+        yield Element(valid, where + place(backend.address, port=backend.port))

@@ -7,13 +7,16 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from dataplane.errors import DataplaneError
+from dataplane.flows import Flows
 from dataplane.nft.objects import Element, Family
 from net.address import IPAddress
 from proxy import affinity
 from proxy.affinity import Affinity
 from proxy.claims import Claims
+from proxy.former import Former
 from proxy.model import Endpoints, NodeView, Service, ServiceName
 from proxy.plan import Frontend, Planned, elements, frontends, hairpin, node_elements, plan
+from proxy.stale_flows import stale
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,12 @@ class Table(affinity.Table, Protocol):
 
     def observe(self) -> frozenset[Element] | None: ...
     def replace(self, elements: Collection[Element]) -> None: ...
+
+
+class Conntrack(Protocol):
+    """Forgets flows, as dataplane.conntrack.Conntrack; raises DataplaneError."""
+
+    def forget(self, which: Collection[Flows]) -> None: ...
 
 
 class Wanted(NamedTuple):
@@ -50,8 +59,11 @@ class Reconciler:
     *tables* by IP version: a family that is not there is not served.
     """
 
-    def __init__(self, tables: Mapping[int, Table], node: NodeView) -> None:
+    def __init__(
+        self, tables: Mapping[int, Table], node: NodeView, conntrack: Conntrack | None = None
+    ) -> None:
         self._tables = tables
+        self._conntrack = conntrack
         self._affinity = {version: Affinity(table, version) for version, table in tables.items()}
         self._node = node
         self._claims = Claims()
@@ -60,37 +72,71 @@ class Reconciler:
         self._hairpin: Counter[IPAddress] = Counter()
         self.refused: dict[ServiceName, str] = {}
         """What the kernel did not take, and why."""
+        self.trouble = ""
+        """Why the last repair did not mend all, or "".  All else is in place."""
 
     def begin(self, wanted: Mapping[ServiceName, Wanted]) -> None:
-        """Make the tables what *wanted* says, by as little as differs.  Raises DataplaneError."""
+        """Make the tables what *wanted* says, by as little as differs.  Raises DataplaneError.
+
+        What is there keeps its slots, so that an agent which begins anew changes nothing.  To be
+        called again where it failed.
+        """
+        self._wanted = dict(wanted)
+        self._planned, self._hairpin, self._claims = {}, Counter(), Claims()
         for each in wanted.values():
             self._claims.put(each.service, self._frontends(each.service))
-        self._wanted = dict(wanted)
-        for name in wanted:
-            self._planned[name] = self._plan(name)
-            self._hairpin.update(self._planned[name].hairpin)
-        self.repair()
+        observed = {version: table.observe() for version, table in self._tables.items()}
+        former = Former(each for found in observed.values() for each in found or ())
+        gone: list[Flows] = []
+        for name, (service, endpoints) in wanted.items():
+            before = former.planned(service, self._owned(service))
+            self._planned[name] = planned = self._plan(name, before)
+            self._hairpin.update(planned.hairpin)
+            gone += stale(before, planned, endpoints, ())
+        self._mend_all(observed)
+        self._forget(gone)
 
     def repair(self) -> int:
         """Compare all that is planned with the kernel; returns how much was mended.
 
         Raises DataplaneError.
         """
-        mended = 0
-        for version, table in self._tables.items():
-            goal = [each for each in self._all() if _version(each) == version]
-            found = table.observe()
-            if found is None:
-                table.replace([])
-            self._affinity[version].look_again()
-            changes = list(_changes(found or (), goal))
-            mended += len(changes)
-            for some in _chunks(changes):
-                self._apply(version, some)
+        return self._mend_all({version: each.observe() for version, each in self._tables.items()})
+
+    def _mend_all(self, observed: Mapping[int, Collection[Element] | None]) -> int:
+        self.trouble = ""
+        mended = sum(self._mend(version, found) for version, found in observed.items())
+        if not self.trouble:
+            self.refused.clear()
         return mended
 
-    def change(self, news: Mapping[ServiceName, Wanted | None]) -> None:
-        """Put, change or (None) remove Services.  Raises DataplaneError.
+    def _mend(self, version: int, found: Collection[Element] | None) -> int:
+        if found is None:
+            self._tables[version].replace([])
+        self._affinity[version].look_again()
+        goal = [each for each in self._all() if _version(each) == version]
+        changes = list(_changes(found or (), goal))
+        for some in _chunks(changes):
+            try:
+                self._apply(version, some)
+            except DataplaneError:
+                self._apply_singly(version, some)
+        return len(changes)
+
+    def _apply_singly(self, version: int, changes: Iterable[Change]) -> None:
+        """What the kernel refuses is to hold up nothing else."""
+        for each in changes:
+            try:
+                self._apply(version, [each])
+            except DataplaneError as exc:
+                what = each.add or each.delete
+                log.error("not programmed", extra={"element": str(what), "error": str(exc)})
+                self.trouble = f"{what}: {exc}"
+
+    def change(
+        self, news: Mapping[ServiceName, Wanted | None], dead: Collection[IPAddress] = ()
+    ) -> None:
+        """Put, change or (None) remove Services; connections to *dead* pods end.
 
         What the kernel refuses of one Service is in `refused`; the others are in place.
         """
@@ -98,11 +144,27 @@ class Reconciler:
         for name, wanted in news.items():
             affected |= self._claim(name, wanted)
         changes: dict[ServiceName, list[Change]] = {}
+        gone: list[Flows] = []
         for name in affected:
+            before = self._planned.get(name)
             if found := self._advance(name):
                 changes[name] = found
+            endpoints = self._wanted[name].endpoints if name in self._wanted else {}
+            gone += stale(before, self._planned.get(name), endpoints, dead)
         for some in _gathered(changes):
             self._try(some)
+        self._forget(gone)
+
+    def look(self, node: NodeView) -> None:
+        """Go by another view of the node from now on.  Raises DataplaneError."""
+        if node == self._node:
+            return
+        before, self._node = self._node, node
+        changes = list(_changes(node_elements(before), node_elements(node)))
+        for version in self._tables:
+            for some in _chunks(each for each in changes if _version_of(each) == version):
+                self._apply(version, some)
+        self.change(dict(self._wanted))
 
     @property
     def conflicts(self) -> Mapping[Frontend, tuple[ServiceName, Collection[ServiceName]]]:
@@ -137,8 +199,19 @@ class Reconciler:
 
     def _plan(self, name: ServiceName, before: Planned | None = None) -> Planned:
         service, endpoints = self._wanted[name]
-        owned = self._claims.owned(service, self._frontends(service))
-        return plan(service, endpoints, self._node, owned=owned, before=before)
+        return plan(service, endpoints, self._node, owned=self._owned(service), before=before)
+
+    def _owned(self, service: Service) -> list[Frontend]:
+        return self._claims.owned(service, self._frontends(service))
+
+    def _forget(self, flows: Collection[Flows]) -> None:
+        """A flow that stays too long is no reason to stop: it is told, and runs out by itself."""
+        if not flows or self._conntrack is None:
+            return
+        try:
+            self._conntrack.forget(flows)
+        except DataplaneError as exc:
+            log.warning("flows to former endpoints are not forgotten", extra={"error": str(exc)})
 
     def _frontends(self, service: Service) -> Iterator[Frontend]:
         return frontends(service, self._tables.keys())

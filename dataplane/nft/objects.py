@@ -182,7 +182,21 @@ def element(
         first.append(lower)
         last.append(upper)
     end = b"".join(last) if of.interval else b""
-    return Element(of, b"".join(first), end, _value(of, data), _printable(comment))
+    return Element(of, b"".join(first), end, _value(of, data), printable(comment))
+
+
+def place(address: IPAddress | None, *numbers: bytes, port: int) -> bytes:
+    """An address (if any), what comes between, and a port, as they stand in keys and values.
+
+    For those who make thousands: a third of what `element` costs.  *numbers* have four bytes.
+    """
+    head = address.packed if address is not None else b""
+    return b"".join((head, *numbers, port.to_bytes(2, "big"), b"\0\0"))
+
+
+def number(of: int) -> bytes:
+    """A slot or class in four bytes of the host's order."""
+    return of.to_bytes(4, sys.byteorder)
 
 
 def _value(of: NamedSet, data: Iterable[Field]) -> bytes:
@@ -268,7 +282,10 @@ def _encode(kind: Kind, field: IPAddress | Protocol | int | str) -> bytes:
             return field.encode()
 
 
-def _printable(comment: str) -> str:
+def printable(comment: str) -> str:
+    """It without what nft could not print, as long as it may be."""
+    if comment.isascii() and comment.isprintable() and not {'"', "\\"} & set(comment):
+        return comment[:COMMENT_LIMIT]
     cleaned = "".join(c if c.isprintable() and c not in '"\\' else "?" for c in comment)
     return cleaned.encode()[:COMMENT_LIMIT].decode(errors="ignore")
 

@@ -9,6 +9,7 @@ from ipaddress import ip_address
 import pytest
 
 from dataplane.conntrack import Conntrack, Match
+from dataplane.flows import Flows
 from dataplane.nft.objects import Protocol
 from tests.kernel.conftest import Namespace
 from tests.kernel.sockets import inside
@@ -53,7 +54,7 @@ class Tracked:
 class OldConntrack(Conntrack):
     """As on a kernel that cannot delete by filter."""
 
-    def _delete_by_filter(self, _: Sequence[Match]) -> bool:
+    def _delete_by_filter(self, _: Sequence[Sequence[Match]]) -> bool:
         return False
 
 
@@ -136,3 +137,51 @@ def test_flushing_nothing_is_no_error(tracked: Tracked) -> None:
     tracked.conntrack.flush_port(Protocol.SCTP, 9)
 
     assert tracked.flows(4) == set()
+
+
+def flows(v: int, address: str | None, port: int, to: str | None = None) -> Flows:
+    where, target = (ip_address(each) if each else None for each in (address, to))
+    return Flows(v, where, Protocol.UDP, port, target)
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("others", [0, 20])
+def test_flows_to_a_former_endpoint_are_forgotten_and_others_go_on(
+    tracked: Tracked, v: int, others: int
+) -> None:
+    tracked.send(FAR[v], 700, source=OWN[v])
+    tracked.send(FAR[v], 3, source=OWN[v])
+    tracked.send(POD[v], 53, source=OWN[v])
+    more = [flows(v, FAR[v], 900 + n, POD[v]) for n in range(others)]
+
+    tracked.conntrack.forget([flows(v, FAR[v], 700, OWN[v]), flows(v, POD[v], 700, POD[v]), *more])
+    before = tracked.flows(v)
+    tracked.conntrack.forget([flows(v, FAR[v], 700, POD[v]), *more])
+
+    kept = {(OWN[v], FAR[v], 3), (OWN[v], POD[v], 53)}
+    assert before == kept | {(OWN[v], FAR[v], 700)}
+    assert tracked.flows(v) == kept
+
+
+@pytest.mark.parametrize("v", [4, 6])
+@pytest.mark.parametrize("others", [0, 20])
+def test_flows_at_a_frontend_are_forgotten_whatever_became_of_them(
+    tracked: Tracked, v: int, others: int
+) -> None:
+    tracked.send(FAR[v], 700, source=OWN[v])
+    tracked.send(FAR[v], 3, source=OWN[v])
+    more = [flows(v, FAR[v], 900 + n) for n in range(others)]
+
+    tracked.conntrack.forget([flows(v, FAR[v], 700), flows(v, FAR[v], 3), *more])
+
+    assert tracked.flows(v) == set()
+
+
+@pytest.mark.parametrize("v", [4, 6])
+def test_a_node_port_is_one_of_this_host_and_of_no_other(tracked: Tracked, v: int) -> None:
+    tracked.send(OWN[v], 30053, source=POD[v])
+    tracked.send(FAR[v], 30053, source=POD[v])
+
+    tracked.conntrack.forget([flows(v, None, 30053)])
+
+    assert tracked.flows(v) == {(POD[v], FAR[v], 30053)}

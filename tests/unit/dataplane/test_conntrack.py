@@ -5,7 +5,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from dataplane.conntrack import Entry, Match, Tuple, parse
+from dataplane.conntrack import Entry, Match, Tuple, encoded, parse
 from dataplane.netlink import attribute, attributes, nested
 
 ORIGINAL, REPLY = 1, 2
@@ -14,7 +14,7 @@ ENTRY = Entry(Tuple(PEER, HOST, 17, 53), Tuple(POD, PEER, 17, 4000), b"")
 
 
 def test_a_match_says_which_fields_count() -> None:
-    found = attributes(Match(direction=REPLY, source=POD).encode())
+    found = attributes(encoded(Match(direction=REPLY, source=POD)))
 
     assert attributes(attributes(found[2])[1]) == {1: POD.packed}
     assert attributes(found[25]) == {2: struct.pack("=I", 1)}
@@ -22,12 +22,22 @@ def test_a_match_says_which_fields_count() -> None:
 
 def test_a_match_of_a_port_counts_destination_protocol_and_port() -> None:
     made = Match(direction=ORIGINAL, destination=HOST, protocol=17, port=53)
-    found = attributes(made.encode())
+    found = attributes(encoded(made))
     tuple_ = attributes(found[1])
 
     assert attributes(tuple_[1]) == {2: HOST.packed}
     assert attributes(tuple_[2]) == {1: b"\x11", 3: b"\0\x35"}
     assert attributes(found[25]) == {1: struct.pack("=I", 1 << 1 | 1 << 3 | 1 << 5)}
+
+
+def test_of_both_directions_the_filter_has_the_flags_of_each() -> None:
+    there, back = Match(direction=ORIGINAL, destination=HOST), Match(direction=REPLY, source=POD)
+
+    found = attributes(encoded(there, back))
+
+    assert attributes(found[25]) == {1: struct.pack("=I", 1 << 1), 2: struct.pack("=I", 1)}
+    assert attributes(attributes(found[1])[1]) == {2: HOST.packed}
+    assert attributes(attributes(found[2])[1]) == {1: POD.packed}
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """From any Services to any others: what the maps then do to a packet is what the API promises."""
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dataplane.errors import NetlinkError
+from dataplane.flows import Flows
 from dataplane.nft.objects import Protocol
 from net.address import IPAddress
 from proxy.model import (
@@ -217,3 +218,68 @@ def test_a_service_that_the_kernel_refuses_holds_up_no_other() -> None:
         packet = Packet(source=Source.POD, source_address=SOURCES[Source.POD, 4],
                         address=ip_address(address), protocol=Protocol.TCP, port=80)  # fmt: skip
         assert kernel(tables).fate(packet).fate is Fate.TRANSLATED
+
+
+def test_an_agent_that_begins_anew_leaves_every_slot_as_it_is() -> None:
+    first, tables = served({WEB.name: Wanted(WEB, pods(1, 2, 3, 4))})
+    first.change({WEB.name: Wanted(WEB, pods(2, 3, 4))})
+    before = tables[4].elements, tables[4].transactions
+
+    Reconciler(tables, NODE).begin({WEB.name: Wanted(WEB, pods(2, 3, 4))})
+
+    assert (tables[4].elements, tables[4].transactions) == before
+
+
+def test_what_the_kernel_refuses_at_the_start_holds_up_nothing_else() -> None:
+    tables = {4: FakeTable(), 6: FakeTable()}
+    reconciler = Reconciler(tables, NODE)
+    reconciler.begin({})
+    refusal = NetlinkError(errno.ENFILE, "nftables transaction")
+    tables[4].failures = [refusal, refusal]  # all at once, and then the first by itself
+
+    reconciler.begin({WEB.name: Wanted(WEB, pods(1, 2))})
+
+    assert "nftables transaction" in reconciler.trouble
+    assert reconciler.repair() == 1
+    assert reconciler.trouble == ""
+
+
+def test_another_view_of_the_node_changes_what_depends_on_it() -> None:
+    reconciler, tables = served({WEB.name: Wanted(WEB, pods(1, 2))})
+    elsewhere = replace(NODE, name="there", pods=(ip_network("10.245.0.0/16"),))
+
+    reconciler.look(elsewhere)
+
+    assert reconciler.repair() == 0
+    fresh = {4: FakeTable(), 6: FakeTable()}
+    Reconciler(fresh, elsewhere).begin({WEB.name: Wanted(WEB, pods(1, 2))})
+    assert tables[4].elements == fresh[4].elements
+
+
+class Flown:
+    """Stands for conntrack."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[Flows] = []
+
+    def forget(self, which: Collection[Flows]) -> None:
+        self.forgotten += which
+
+
+def test_flows_to_who_left_are_forgotten_after_a_change_and_over_a_restart() -> None:
+    tables = {4: FakeTable(), 6: FakeTable()}
+    udp = replace(WEB, ports=(ServicePort(name="tcp", protocol=Protocol.UDP, port=80),))
+    one, two = ({("tcp", Protocol.UDP): pods(*numbers)["tcp", Protocol.TCP]} for numbers in
+                ((1,), (1, 2)))  # fmt: skip
+    gone = Flows(4, WEB.cluster_ips[0], Protocol.UDP, 80, ip_address("10.244.1.2"))
+    running, again = Flown(), Flown()
+    reconciler = Reconciler(tables, NODE, running)
+    reconciler.begin({WEB.name: Wanted(udp, two)})
+    running.forgotten.clear()
+
+    reconciler.change({WEB.name: Wanted(udp, one)})
+    reconciler.change({WEB.name: Wanted(udp, two)})
+    Reconciler(tables, NODE, again).begin({WEB.name: Wanted(udp, one)})
+
+    assert running.forgotten == [gone]
+    assert again.forgotten == [gone]

@@ -1,0 +1,121 @@
+"""Flows that are forgotten: as few as may be, and none that should go on."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from ipaddress import ip_address
+
+from dataplane.flows import Flows
+from dataplane.nft.objects import Protocol
+from net.address import IPAddress
+from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName, ServicePort
+from proxy.plan import Planned, frontends, plan
+from proxy.stale_flows import stale
+
+NODE = NodeView(name="here", zone="z1")
+CLUSTER_IP = ip_address("10.96.0.20")
+A, B = ip_address("10.244.1.1"), ip_address("10.244.1.2")
+
+
+def service(protocol: Protocol, node_port: int = 0) -> Service:
+    return Service(
+        name=ServiceName("shop", "web"),
+        ports=(ServicePort(name="x", protocol=protocol, port=53, node_port=node_port),),
+        cluster_ips=(CLUSTER_IP,),
+    )
+
+
+def at(protocol: Protocol, *addresses: IPAddress, **state: bool) -> Endpoints:
+    members = tuple(Endpoint(address=each, port=53, **state) for each in addresses)  # type: ignore[arg-type]
+    return {("x", protocol): members}
+
+
+def planned(of: Service, endpoints: Endpoints) -> Planned:
+    return plan(of, endpoints, NODE, owned=list(frontends(of, (4,))))
+
+
+def forgotten(
+    protocol: Protocol,
+    before: Endpoints | None,
+    after: Endpoints | None,
+    dead: Collection[IPAddress] = (),
+    node_port: int = 0,
+) -> list[Flows]:
+    of = service(protocol, node_port)
+    return list(
+        stale(
+            None if before is None else planned(of, before),
+            None if after is None else planned(of, after),
+            after or {},
+            dead,
+        )
+    )
+
+
+def test_datagrams_to_an_endpoint_that_left_are_forgotten() -> None:
+    for protocol in (Protocol.UDP, Protocol.SCTP):
+        assert forgotten(protocol, at(protocol, A, B), at(protocol, B)) == [
+            Flows(4, CLUSTER_IP, protocol, 53, A)
+        ]
+
+
+def test_datagrams_to_an_endpoint_that_is_not_ready_any_more_are_forgotten() -> None:
+    unready = at(Protocol.UDP, A, is_ready=False, is_serving=False)
+    after = {("x", Protocol.UDP): (*unready["x", Protocol.UDP], Endpoint(address=B, port=53))}
+
+    assert forgotten(Protocol.UDP, at(Protocol.UDP, A, B), after) == [
+        Flows(4, CLUSTER_IP, Protocol.UDP, 53, A)
+    ]
+
+
+def test_datagrams_to_an_endpoint_that_ends_and_still_serves_go_on() -> None:
+    ending = at(Protocol.UDP, A, is_ready=False, is_serving=True, is_terminating=True)
+    after = {("x", Protocol.UDP): (*ending["x", Protocol.UDP], Endpoint(address=B, port=53))}
+
+    assert forgotten(Protocol.UDP, at(Protocol.UDP, A, B), after) == []
+
+
+def test_datagrams_to_an_endpoint_that_others_are_preferred_to_go_on() -> None:
+    near = Endpoint(address=B, port=53, zone_hints=frozenset({"z1"}))
+    far = Endpoint(address=A, port=53, zone_hints=frozenset({"z2"}))
+
+    assert forgotten(Protocol.UDP, at(Protocol.UDP, A, B), {("x", Protocol.UDP): (near, far)}) == []
+
+
+def test_connections_live_on_unless_their_pod_is_gone() -> None:
+    before, after = at(Protocol.TCP, A, B), at(Protocol.TCP, B)
+
+    assert forgotten(Protocol.TCP, before, after) == []
+    assert forgotten(Protocol.TCP, before, after, dead={A}) == [
+        Flows(4, CLUSTER_IP, Protocol.TCP, 53, A)
+    ]
+    assert forgotten(Protocol.TCP, before, None) == []
+    assert forgotten(Protocol.TCP, before, None, dead={A}) == [
+        Flows(4, CLUSTER_IP, Protocol.TCP, 53, A)
+    ]
+
+
+def test_the_first_endpoint_takes_what_went_past_before() -> None:
+    whatever = Flows(4, CLUSTER_IP, Protocol.UDP, 53)
+
+    assert forgotten(Protocol.UDP, None, at(Protocol.UDP, A)) == [whatever]
+    assert forgotten(Protocol.UDP, {}, at(Protocol.UDP, A)) == [whatever]
+    assert forgotten(Protocol.UDP, at(Protocol.UDP, A), at(Protocol.UDP, A, B)) == []
+    assert forgotten(Protocol.TCP, None, at(Protocol.TCP, A)) == []
+
+
+def test_with_a_service_go_its_datagrams_at_every_frontend() -> None:
+    found = forgotten(Protocol.UDP, at(Protocol.UDP, A), None, node_port=30053)
+
+    assert set(found) == {
+        Flows(4, CLUSTER_IP, Protocol.UDP, 53),
+        Flows(4, None, Protocol.UDP, 30053),
+    }
+
+
+def test_a_frontend_that_another_service_has_now_is_as_if_it_went() -> None:
+    of = service(Protocol.UDP)
+    before = planned(of, at(Protocol.UDP, A))
+
+    found = stale(before, replace(before, owned=frozenset()), at(Protocol.UDP, A), ())
+
+    assert list(found) == [Flows(4, CLUSTER_IP, Protocol.UDP, 53)]
