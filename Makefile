@@ -66,7 +66,7 @@ bench: setup-test launcher ## side by side with the reference plugins, and bench
 bench-ipamd: setup-test launcher ## a thousand nodes and one etcd; ADD without etcd
 	$(PYTHON) bench/ipamd.py
 
-dist: setup-test launcher ## the standalone program, for hosts without Python
+dist: setup-demo launcher ## the standalone program, for hosts without Python
 	tools/dist.sh
 
 image: dist ## the container image, as an archive: no registry, no container engine
