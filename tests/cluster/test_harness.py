@@ -28,6 +28,10 @@ def pods(cluster: Cluster, reference_network: list[Node]) -> Iterator[dict[str, 
         cluster.kubectl("delete", "service", "--ignore-not-found", names[0])
 
 
+def in_url(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
 def test_the_cluster_has_a_control_plane_and_two_workers(cluster: Cluster) -> None:
     assert cluster.nodes == ["isthmus-control-plane", "isthmus-worker", "isthmus-worker2"]
 
@@ -41,11 +45,11 @@ def test_kubernetes_gives_nodes_no_blocks(cluster: Cluster) -> None:
 def test_pods_of_two_nodes_reach_each_other_without_nat(
     cluster: Cluster, pods: dict[str, str]
 ) -> None:
-    url = f"http://{pods['harness-server']}:8080/clientip"
+    url = f"http://{in_url(pods['harness-server'])}:8080/clientip"
 
     seen = cluster.in_pod("harness-client", "curl", "-sS", "-m5", url)
 
-    assert seen.rpartition(":")[0] == pods["harness-client"]
+    assert seen.rpartition(":")[0] == in_url(pods["harness-client"])
 
 
 def test_kube_proxy_serves_a_service_by_its_name(cluster: Cluster, pods: dict[str, str]) -> None:
