@@ -321,10 +321,11 @@ class Replica:
         listing = await self.kv.list(self.keys.state)
         back = listing.revision < self.view.highest
         self.feed.note(self.view.replace(listing))
-        if back:
-            self.feed.restart()
-        if self._began == 0:
+        first = self._began == 0
+        if first:
             self._began = listing.revision
+        if back or first:  # what went before the first list is not known
+            self.feed.restart()
         self._judge(floor)
         self._announce()
         if not self.synced:

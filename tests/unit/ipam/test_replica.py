@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from ipam.authority import Authority
 from ipam.calls import Update
 from ipam.errors import StoreUnavailable
-from ipam.kv import Batch, Compacted, Put, Unchanged
+from ipam.kv import Batch, Compacted, Delete, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import Contended, Frozen, NotReady, Unknown
@@ -104,6 +105,29 @@ def test_restarted_replica_notices_what_happened_while_it_was_away(cluster: Site
 
     assert "claim counter went back" in cluster.replicas[0].replica.frozen
     assert KEYS.frozen in cluster.store.entries
+
+
+def test_restarted_replica_gives_a_node_the_whole_table_where_blocks_went_meanwhile(
+    cluster: Site,
+) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+    cluster.follow()
+    known = cluster.replicas[0].replica.view.revision
+    (cidr, *_) = cluster.replicas[0].replica.view.blocks
+    cluster.run(kv_of(cluster).commit([], [Delete(KEYS.block(cidr))]))
+    cluster.register(node("b"))
+    cluster.replicas = [cluster.replica("0")]
+    cluster.follow()
+
+    async def first() -> Update:
+        async with aclosing(cluster.replicas[0].watch("a", after=known)) as updates:
+            return await anext(updates)
+
+    update = cluster.run(first())
+
+    assert update.whole
+    assert cidr not in {row.cidr for row in update.rows}
 
 
 def test_another_cluster_of_etcd_is_noticed(cluster: Site) -> None:
