@@ -96,8 +96,9 @@ def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site
             await site.pool("six", SIX, 122, state=PoolState.DISABLED)
             await site.fence()
             await until(lambda: "lost" in site.states())
+            await until(lambda: site.enforced[-1] == set(site.blocks()))
 
-        assert site.enforced[-1] == set(site.blocks())
+        assert site.states() == ["lost", "lost"]
 
     asyncio.run(scene())
 
