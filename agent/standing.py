@@ -6,19 +6,21 @@ barrier is up before anything else is asked.
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_network
 
 from agent.talk import Talk, done
 from dataplane.errors import DataplaneError
 from ipam.calls import Leave, Register, Registered
-from ipam.errors import IPAMError
-from ipam.holdings import Holdings, OwnState, registered
+from ipam.cluster import NodeState, Pool
+from ipam.errors import IPAMError, NotServed
+from ipam.holdings import Holdings, OwnBlock, OwnState, registered
 from net.address import IPNetwork
 
 RENEW_S = 120.0
-FROZEN_S = 5.0
+UNSETTLED_S = 5.0
 ENFORCE_S = 10.0
 
 log = logging.getLogger(__name__)
@@ -43,10 +45,23 @@ class Standing:
         if blocks.lost() and self._talk.around.clock() >= self._enforced_at + ENFORCE_S:
             self._enforced = None  # somebody may have flushed the ruleset
         await self.enforce()
+        self._require_barrier()
         if not blocks.is_durable:
             await done(blocks.begin())
         if not self.is_registered.is_set() or self._talk.around.clock() >= self._renew_at:
+            before = blocks.holdings.epoch
             await self.register()
+            is_fenced = self._talk.condition.node_state is NodeState.FENCED
+            if is_fenced and blocks.holdings.epoch != before:
+                # That is over once ipamd hears that our own store has the new epoch.
+                self._require_barrier()
+                await self.register()
+
+    def _require_barrier(self) -> None:
+        """Raises NotServed: that we register would say that nothing more comes of what is lost."""
+        blocks = self._talk.blocks
+        if self._enforced != _cidrs(blocks.lost()) and blocks.cut_off():
+            raise NotServed("traffic of lost blocks is not dropped yet")
 
     async def register(self) -> None:
         """Tell ipamd who we are, and take its word on what is ours.  Raises IPAMError."""
@@ -68,7 +83,10 @@ class Standing:
             # The store may have forgotten others, too: we remember what we were streamed.
             table = tuple(self._talk.blocks.table.values())
             reply = await self._talk.ipamd.register(replace(asked, table=table))
-        await self._take(registered(own, reply, self._talk.blocks.boot_id))
+        new = registered(own, reply, self._talk.blocks.boot_id)
+        if not reply.frozen:
+            new = replace(new, blocks=(*new.blocks, *self._strays(new, reply.pools)))
+        await self._take(new)
         self._note(reply)
         self.is_registered.set()
 
@@ -78,7 +96,8 @@ class Standing:
         if reply.frozen and reply.frozen != condition.frozen:
             log.error("claims are frozen", extra={"why": reply.frozen})
         condition.frozen, condition.node_state = reply.frozen, reply.node_state
-        wait_s = FROZEN_S if reply.frozen else RENEW_S
+        is_settled = not reply.frozen and reply.node_state is not NodeState.FENCED
+        wait_s = RENEW_S if is_settled else UNSETTLED_S
         self._renew_at = self._talk.around.clock() + wait_s * (
             0.75 + 0.5 * self._talk.around.random.random()
         )
@@ -86,20 +105,39 @@ class Standing:
     async def _take(self, new: Holdings) -> None:
         """Make *new* ours; what it takes from us is gone first, and its traffic dropped."""
         before = self._talk.blocks.holdings
-        gone = {b.cidr for b in new.of_state(OwnState.LOST)}
-        gone -= {b.cidr for b in before.of_state(OwnState.LOST)}
-        if gone:
+        known = _cidrs(before.of_state(OwnState.LOST))
+        if gone := {b.cidr: b for b in new.of_state(OwnState.LOST) if b.cidr not in known}:
             await self._lose(before, gone)
         if new != self._talk.blocks.holdings or not self._talk.blocks.is_durable:
             await done(self._talk.blocks.adopt(new))
         await self.enforce()
 
-    async def _lose(self, own: Holdings, gone: Collection[IPNetwork]) -> None:
-        lost = tuple(
-            replace(block, state=OwnState.LOST) if block.cidr in gone else block
-            for block in own.blocks
-        )
-        stored = self._talk.blocks.adopt(replace(own, blocks=lost), at_once=True)
+    def _strays(self, own: Holdings, pools: Collection[Pool]) -> Collection[OwnBlock]:
+        """Blocks that attachments of ours have addresses of, and we know nothing about.
+
+        So it is after our store was lost: they were the former store's.
+        """
+        held = (lease.ip for record in self._talk.leases.records() for lease in record.addresses)
+        found: dict[IPNetwork, OwnBlock] = {}
+        for ip in held:
+            if any(ip in block.cidr for block in own.blocks):
+                continue
+            for pool in pools:
+                if ip in pool.cidr:
+                    cidr = ip_network((ip, pool.block_length), strict=False)
+                    found[cidr] = OwnBlock(
+                        cidr=cidr,
+                        pool=pool.name,
+                        epoch=own.epoch,
+                        revision=0,
+                        state=OwnState.LOST,
+                    )
+        return found.values()
+
+    async def _lose(self, own: Holdings, gone: Mapping[IPNetwork, OwnBlock]) -> None:
+        kept = (block for block in own.blocks if block.cidr not in gone)
+        lost = replace(own, blocks=(*kept, *gone.values()))
+        stored = self._talk.blocks.adopt(lost, at_once=True)
         await self.enforce()
         for cidr in gone:
             log.error("block lost: it is no longer this node's", extra={"block": str(cidr)})
@@ -121,16 +159,19 @@ class Standing:
 
     def enforce_now(self) -> None:
         """Bring the barrier in line with what is lost.  Raises DataplaneError."""
-        lost = frozenset(block.cidr for block in self._talk.blocks.lost())
+        lost = _cidrs(self._talk.blocks.lost())
         self._enforced = None
         self._talk.around.enforce(lost)
         self._enforced, self._enforced_at = lost, self._talk.around.clock()
 
     async def enforce(self) -> None:
-        lost = frozenset(block.cidr for block in self._talk.blocks.lost())
-        if lost == self._enforced:
+        if _cidrs(self._talk.blocks.lost()) == self._enforced:
             return
         try:
             await asyncio.to_thread(self.enforce_now)
         except DataplaneError as exc:  # tried again each second
             log.error("traffic of lost blocks is not dropped yet", extra={"error": str(exc)})
+
+
+def _cidrs(blocks: Iterable[OwnBlock]) -> frozenset[IPNetwork]:
+    return frozenset(block.cidr for block in blocks)

@@ -100,7 +100,7 @@ def who(pod: str, ipamd: str | None, identity: Path, as_json: bool) -> None:
 @click.option(
     "--fenced",
     is_flag=True,
-    help="I assert that the machine is off, or cut off until its agent has seen its new epoch.",
+    help="I assert that the machine is off, or cut off until it is shown as fenced no more.",
 )
 @click.option(
     "--wiped",

@@ -222,7 +222,9 @@ class Administration:
                 f"node {asked.node} may serve after a boot that nobody confirmed; say --wiped "
                 "if its state is gone"
             )
-        if node.state is NodeState.FENCED:
+        # Who has taken blocks up in this epoch, and not come again, is fenced anew.
+        taken_up = any(block.epoch >= node.epoch for block in blocks)
+        if node.state is NodeState.FENCED and not taken_up:
             return replace(node, wiped=node.wiped or asked.wiped)
         epoch = node.epoch + 1
         state = NodeState.FENCED

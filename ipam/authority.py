@@ -215,6 +215,7 @@ class Authority(Administration):
             lost=lost,
             unconfirmed_boots=(view.config or Config()).settings.unconfirmed_boots,
             frozen=self._replica.frozen,
+            pools=(view.config or Config()).pools,
         )
 
     async def claim(self, asked: Claim) -> Claimed:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from ipam.cluster import BlockState, NodeState
+from ipam.cluster import BlockState, NodeState, Pool
 from net.address import IPAddress, IPNetwork
 
 
@@ -101,6 +101,7 @@ class Registered:
     lost: tuple[IPNetwork, ...] = ()
     unconfirmed_boots: bool = False
     frozen: str = ""
+    pools: tuple[Pool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,7 +33,8 @@ def step(block: Block, node: Node | None, *, unwanted: bool, rested: bool) -> St
     if node is None:
         return None
     fenced = is_fenced(block, node)
-    leaving = fenced or unwanted or node.state is not NodeState.ACTIVE
+    # What a fenced node has in its new epoch it took up again, and is about to say that it knows.
+    leaving = fenced or unwanted or node.state is NodeState.DRAINING
     match block.state:
         case BlockState.ACTIVE:
             return Step(block, BlockState.DRAINING) if leaving else None

@@ -96,13 +96,28 @@ def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
         reasons.append(f"has epoch {asked.epoch}, above the store's {node.epoch}")
     if node.uid != asked.uid:
         return _another(fields, node, known), reasons
-    is_over = node.state is NodeState.FENCED or _is_made_anew(asked, node)
-    state = NodeState.ACTIVE if is_over else node.state
-    epoch = max(node.epoch, asked.epoch)
-    unconfirmed = node.unconfirmed or known.unconfirmed_boots
-    drained_by = node.drained_by if state is NodeState.DRAINING else ""
-    new = replace(fields, epoch=epoch, state=state, drained_by=drained_by, unconfirmed=unconfirmed)
+    state = _state(asked, node)
+    new = replace(
+        fields,
+        epoch=max(node.epoch, asked.epoch),
+        state=state,
+        drained_by=node.drained_by if state is NodeState.DRAINING else "",
+        fenced_by=node.fenced_by if state is NodeState.FENCED else "",
+        unconfirmed=node.unconfirmed or known.unconfirmed_boots,
+    )
     return new, reasons
+
+
+def _state(asked: Register, node: Node) -> NodeState:
+    """Tell what it is now: a fence is over once the node's own store has the new epoch.
+
+    That it was answered is not enough: it may end before it has written that, and go on in the old.
+    """
+    if node.state is NodeState.FENCED:
+        is_over = asked.epoch >= node.epoch
+    else:
+        is_over = _is_made_anew(asked, node)
+    return NodeState.ACTIVE if is_over else node.state
 
 
 def _is_made_anew(asked: Register, node: Node) -> bool:
@@ -114,7 +129,7 @@ def _is_made_anew(asked: Register, node: Node) -> bool:
 def _another(fields: Node, node: Node, known: Known) -> Node:
     """Let another store have the name, if what the former one held is none of its."""
     holding = [b for b in known.blocks.values() if b.node == node.name and b.epoch >= node.epoch]
-    if holding and node.state is not NodeState.FENCED:
+    if holding:
         raise Forbidden(
             f"node {node.name} is known with another store ({node.uid}), which holds "
             f"{', '.join(sorted(str(block.cidr) for block in holding))}. Where this machine was "
@@ -122,7 +137,10 @@ def _another(fields: Node, node: Node, known: Known) -> Node:
             "these blocks runs any more, here (restart the machine, or end them) or on a machine "
             f"of that name, and then say so: isthmus ipam drain {node.name} --fenced"
         )
-    return replace(fields, epoch=max(node.epoch, fields.epoch) + 1)
+    new = replace(fields, epoch=max(node.epoch, fields.epoch) + 1)
+    if node.state is NodeState.FENCED:
+        return replace(new, state=NodeState.FENCED, fenced_by=node.fenced_by)
+    return new
 
 
 def _disowned(asked: Register, node: Node, known: Known) -> Iterator[Block]:

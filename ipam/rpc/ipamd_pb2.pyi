@@ -74,7 +74,7 @@ class RegisterRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ..., uid: _Optional[str] = ..., boot_id: _Optional[str] = ..., instance: _Optional[str] = ..., epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., addresses: _Optional[_Iterable[str]] = ..., labels: _Optional[_Mapping[str, str]] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., table: _Optional[_Iterable[_Union[TableRow, _Mapping]]] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
-    __slots__ = ("epoch", "generation", "counter", "node_state", "blocks", "lost", "unconfirmed_boots", "frozen")
+    __slots__ = ("epoch", "generation", "counter", "node_state", "blocks", "lost", "unconfirmed_boots", "frozen", "pools")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class RegisterReply(_message.Message):
     LOST_FIELD_NUMBER: _ClassVar[int]
     UNCONFIRMED_BOOTS_FIELD_NUMBER: _ClassVar[int]
     FROZEN_FIELD_NUMBER: _ClassVar[int]
+    POOLS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     generation: str
     counter: int
@@ -91,7 +92,8 @@ class RegisterReply(_message.Message):
     lost: _containers.RepeatedScalarFieldContainer[str]
     unconfirmed_boots: bool
     frozen: str
-    def __init__(self, epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., node_state: _Optional[str] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., lost: _Optional[_Iterable[str]] = ..., unconfirmed_boots: _Optional[bool] = ..., frozen: _Optional[str] = ...) -> None: ...
+    pools: _containers.RepeatedCompositeFieldContainer[PoolSpec]
+    def __init__(self, epoch: _Optional[int] = ..., generation: _Optional[str] = ..., counter: _Optional[int] = ..., node_state: _Optional[str] = ..., blocks: _Optional[_Iterable[_Union[HeldBlock, _Mapping]]] = ..., lost: _Optional[_Iterable[str]] = ..., unconfirmed_boots: _Optional[bool] = ..., frozen: _Optional[str] = ..., pools: _Optional[_Iterable[_Union[PoolSpec, _Mapping]]] = ...) -> None: ...
 
 class ClaimRequest(_message.Message):
     __slots__ = ("node", "uid", "epoch", "pool", "families", "nonce")

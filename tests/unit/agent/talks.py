@@ -15,7 +15,7 @@ from ipam import calls
 from ipam.allocator import Allocator
 from ipam.authority import Authority
 from ipam.blocks import Blocks
-from ipam.cluster import Pool
+from ipam.cluster import NodeState, Pool
 from ipam.errors import IPAMError
 from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryCluster, MemoryKV
@@ -101,6 +101,7 @@ class Site:
         self.store = FragileStore()
         self.enforced: list[frozenset[str]] = []
         self.broken = False
+        self._new_uid = "u1"
         self.leases, self.talk = self._wire(BOOT)
 
     def _wire(self, boot: str) -> tuple[Allocator, Talk]:
@@ -109,7 +110,7 @@ class Site:
             leases,
             self.store.load(),
             boot_id=boot,
-            new_uid=lambda: "u1",
+            new_uid=lambda: self._new_uid,
             pod_of=lambda one: one.spec,
             clock=lambda: self.now,
         )
@@ -138,6 +139,15 @@ class Site:
         """Another life of the agent, over the same store."""
         self.leases.close()
         self.leases, self.talk = self._wire(boot)
+
+    def lose_store(self, uid: str) -> None:
+        """Another life, with no store: it makes one, and a *uid*."""
+        self.leases.close()
+        self.store, self._new_uid = FragileStore(), uid
+        self.leases, self.talk = self._wire(BOOT)
+
+    def state_of_node(self) -> NodeState:
+        return self.authority.replica.view.nodes["n1"].state
 
     async def open(self, *, init: bool = True) -> None:
         """Pools of both families."""

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.standing import ENFORCE_S, FROZEN_S, RENEW_S, Standing
+from agent.standing import ENFORCE_S, RENEW_S, UNSETTLED_S, Standing
 from agent.supplies import Supplies
 from ipam.calls import Register
+from ipam.cluster import NodeState
 from ipam.errors import NotServed, StoreUnavailable
 from ipam.refusals import SecondBoot
 from tests.unit.agent.talks import Away, Site, made_site
@@ -89,9 +90,15 @@ def test_after_a_fence_blocks_are_lost_dropped_and_told_in_that_order(
         standing = Standing(site.talk)
         site.enforced.clear()
         site.broken = True
-        await standing.keep()
+        with pytest.raises(NotServed, match="not dropped yet"):
+            await standing.keep()
 
         assert site.states() == ["lost", "lost"]
+        assert site.state_of_node() is NodeState.FENCED
+        times = len(site.ipamd.of(Register))
+        with pytest.raises(NotServed, match="not dropped yet"):
+            await standing.keep()
+        assert len(site.ipamd.of(Register)) == times
         assert site.enforced == []
         with pytest.raises(NotServed, match="no usable IPv4 block"):
             site.give(2)
@@ -101,6 +108,61 @@ def test_after_a_fence_blocks_are_lost_dropped_and_told_in_that_order(
         await standing.keep()
         assert site.enforced == [frozenset(mine)]
         assert site.talk.blocks.holdings.epoch == 2
+        site.now += 2 * UNSETTLED_S
+        await standing.keep()
+        assert site.state_of_node() is NodeState.ACTIVE
+
+    asyncio.run(scene())
+
+
+def test_a_fence_is_over_once_the_new_epoch_is_in_the_nodes_own_store(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        standing = await settle(site)
+        await site.fence()
+        site.store.full = True
+        standing.renew()
+        with pytest.raises(StoreUnavailable):
+            await standing.keep()
+        assert site.state_of_node() is NodeState.FENCED
+        site.restart()
+        site.store.full = False
+        site.ipamd.asked.clear()
+        await Standing(site.talk).keep()
+
+        assert [asked.epoch for asked in site.ipamd.of(Register)] == [1, 2]
+        assert site.state_of_node() is NodeState.ACTIVE
+
+    asyncio.run(scene())
+
+
+def test_addresses_that_a_lost_store_knew_are_dropped_when_another_uid_is_granted(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        held = site.give(1)
+        pods = site.leases.records()
+        mine = set(site.blocks())
+        await site.fence()
+        await site.take_all()
+        site.now += 60
+        await site.authority.tick()
+        site.lose_store("u3")
+        for record in pods:
+            site.leases.adopt(record).result()
+        site.enforced.clear()
+        await Standing(site.talk).keep()
+
+        assert len(held) == len(mine) == 2
+        assert site.blocks() == dict.fromkeys(sorted(mine), "lost")
+        assert site.enforced == [frozenset(), frozenset(mine)]
+        assert caplog.text.count("its traffic is dropped") == 2
+        assert site.state_of_node() is NodeState.ACTIVE
+        stored = site.store.load().holdings
+        assert stored is not None
+        assert len(stored.blocks) == 2
 
     asyncio.run(scene())
 
@@ -197,7 +259,7 @@ def test_a_frozen_store_confirms_nothing_and_is_told_all_we_were_streamed(site: 
         first, second = site.ipamd.of(Register)
         assert (first.table, len(second.table)) == ((), 2)
         assert len(site.give(1)) == 2
-        site.now += 2 * FROZEN_S
+        site.now += 2 * UNSETTLED_S
         await standing.keep()
         assert len(site.ipamd.of(Register)) == 4
 

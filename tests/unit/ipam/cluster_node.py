@@ -297,10 +297,19 @@ class Life:
             return
 
 
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """Since which *step* a machine is kept off the network, and the fence that this was for."""
+
+    step: int
+    epoch: int
+    generation: str
+
+
 class Node:
     """A machine: *pods* and *dropped* are what its kernel has, and *disk* outlives it all.
 
-    *isolated*: since which step its traffic is kept off the network, whatever it believes.
+    *isolated*: its traffic is kept off the network, whatever it believes.
     *spoke*: the step in which ipamd last heard who it is.
     """
 
@@ -309,7 +318,7 @@ class Node:
         self.disk = MemoryStore()
         self.boot, self.lives = boot, 0
         self.powered, self.cut = False, False
-        self.isolated: int | None = None
+        self.isolated: Isolation | None = None
         self.spoke = -1
         self.pods: dict[Attachment, tuple[IPAddress, ...]] = {}
         self.dropped: frozenset[IPNetwork] = frozenset()

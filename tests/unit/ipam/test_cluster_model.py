@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from ipaddress import ip_network
 from itertools import combinations
 from random import SystemRandom
@@ -28,15 +28,23 @@ from hypothesis.stateful import (
 from ipam import audit
 from ipam.authority import Authority
 from ipam.calls import Claim, Claimed, Drain, Init, MirroredLease, Registered, Update
-from ipam.cluster import Block, Meta, Pool
+from ipam.cluster import Block, Meta, NodeState, Pool
 from ipam.cluster import Node as Known
 from ipam.errors import IPAMError
 from ipam.holdings import OwnState
 from ipam.keys import Keys
 from ipam.memory_kv import MemoryCluster, Snapshot
-from ipam.refusals import Refused
 from tests.unit.ipam.cluster_model import Answer, Ipamd, Trouble, perform, run
-from tests.unit.ipam.cluster_node import Away, Break, Conversation, Life, Message, Node, unready
+from tests.unit.ipam.cluster_node import (
+    Away,
+    Break,
+    Conversation,
+    Isolation,
+    Life,
+    Message,
+    Node,
+    unready,
+)
 
 KEYS = Keys("c")
 POOLS = (
@@ -244,9 +252,23 @@ class Cluster(RuleBasedStateMachine):
         if not isinstance(answer, Registered) or node.life is not life:
             return
         node.spoke = processed
+        # A store that went back has forgotten the fence: then only the node's own disk tells.
         seen = not answer.frozen and life.blocks.is_durable
-        if seen and node.isolated is not None and processed > node.isolated:
+        isolated = node.isolated
+        is_over = isolated and self._generation() != isolated.generation
+        if isolated and is_over and seen and processed > isolated.step:
             node.isolated = None
+
+    def _reconnect(self) -> None:
+        """Let machines back as soon as ipamd shows that they have seen their new epoch."""
+        if self.went_back is not None or KEYS.frozen in self.store.entries:
+            return
+        for node in self.nodes:
+            known, isolated = self._known(node), node.isolated
+            if known is None or isolated is None or known.state is NodeState.FENCED:
+                continue
+            if known.epoch >= isolated.epoch and self._generation() == isolated.generation:
+                node.isolated = None
 
     # Courses of several steps that single ones would seldom make.
 
@@ -366,19 +388,15 @@ class Cluster(RuleBasedStateMachine):
         node = self.nodes[pick % NODES]
         if node.powered and not node.cut:
             return
-        former, node.isolated = node.isolated, self.steps if node.powered else None
 
-        async def work(authority: Authority) -> bool:
-            try:
+        async def work(authority: Authority) -> None:
+            with suppress(IPAMError):
                 await authority.drain(Drain(node=node.name, fenced=True, force=force, by="op"))
-            except Refused:
-                return False
-            except IPAMError:
-                return True
-            return True
 
-        if run(self.runner, self.ipamds[which % REPLICAS].serve(work, trouble)) is False:
-            node.isolated = former
+        run(self.runner, self.ipamds[which % REPLICAS].serve(work, trouble))
+        known = self._known(node)
+        if known and known.state is NodeState.FENCED and node.powered:
+            node.isolated = Isolation(self.steps, known.epoch, self._generation())
 
     @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, undo=st.booleans())
     def drain(self, pick: int, which: int, undo: bool) -> None:
@@ -544,6 +562,7 @@ class Cluster(RuleBasedStateMachine):
 
     @invariant()
     def i1_no_address_can_be_held_by_two(self) -> None:
+        self._reconnect()
         for cidr in BLOCKS:
             users = [node.name for node in self.nodes if node.uses(cidr)]
             assert len(users) <= 1, f"I1: {cidr} is used by {users}"

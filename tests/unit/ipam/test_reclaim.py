@@ -35,6 +35,7 @@ def test_next_step(block: Block, node: Node, unwanted: bool, state: BlockState) 
         (BLOCK, NODE, False),
         (DRAINING, NODE, True),
         (DRAINING, LEAVING, True),
+        (replace(BLOCK, epoch=2), FENCED, False),
         (QUARANTINED, FENCED, True),
         (BLOCK, None, True),
         (QUARANTINED, None, True),

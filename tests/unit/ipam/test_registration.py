@@ -109,9 +109,27 @@ def test_fenced_node_that_comes_back_takes_up_what_was_not_freed() -> None:
     back = plan(ASKED, known(fenced, rest))
     late = plan(ASKED, known(fenced))
 
-    assert (back.node.epoch, back.node.state, back.node.wiped) == (2, NodeState.ACTIVE, False)
+    assert (back.node.epoch, back.node.wiped) == (2, False)
     assert back.blocks == (replace(BLOCK, epoch=2),)
     assert (late.blocks, late.lost, late.freeze) == ((), (CIDR,), "")
+
+
+def test_fence_is_over_once_the_nodes_own_store_has_the_new_epoch() -> None:
+    fenced = replace(NODE, epoch=2, state=NodeState.FENCED, fenced_by="op")
+    anew = replace(ASKED, uid="v", epoch=0, generation="", blocks=())
+
+    told = [plan(replace(ASKED, epoch=epoch), known(fenced, BLOCK)).node for epoch in (1, 2)]
+    first = plan(anew, known(fenced, BLOCK)).node
+    second = plan(replace(anew, epoch=3), known(first, BLOCK)).node
+
+    assert [(one.state, one.fenced_by) for one in told] == [
+        (NodeState.FENCED, "op"),
+        (NodeState.ACTIVE, ""),
+    ]
+    assert [(one.state, one.epoch) for one in (first, second)] == [
+        (NodeState.FENCED, 3),
+        (NodeState.ACTIVE, 3),
+    ]
 
 
 def test_block_that_is_being_given_back_is_lost_without_alarm() -> None:
@@ -161,6 +179,8 @@ def test_another_store_gets_the_name_only_where_the_former_holds_nothing() -> No
     assert plan(anew, known(NODE)).node.epoch == 2
     fenced = replace(NODE, epoch=2, state=NodeState.FENCED)
     assert plan(anew, known(fenced, BLOCK)).node.epoch == 3
+    with pytest.raises(Forbidden, match="holds"):
+        plan(anew, known(fenced, replace(BLOCK, epoch=2)))
 
 
 def test_record_of_another_store_is_kept_where_the_store_is_not_trusted() -> None:
