@@ -100,7 +100,7 @@ class Channels:
                     return await getattr(stub, method)(request, timeout=within_s)
             except _ASK_ANOTHER as exc:
                 errors.append(exc)
-        reasons = "; ".join(map(str, errors))
+        reasons = "; ".join(dict.fromkeys(map(str, errors)))
         # One that is there, but cannot for now, says more than those that are away.
         kind = next((type(error) for error in errors if type(error) is not IpamdAway), IpamdAway)
         raise kind(reasons) from errors[-1].__cause__

@@ -27,9 +27,11 @@ from ipam.cluster import (
     Settings,
 )
 from ipam.kv import Entry
-from net.address import IPNetwork
+from ipam.texts import fault_of, legible
+from net.address import IPAddress, IPNetwork
 
 HEX_DIGITS = 32
+_MOST = (1 << 63) - 1  # in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +158,11 @@ class Keys:
             if not isinstance(fields, dict):
                 return Foreign(entry.key, "not a JSON object", cidr)
             if (schema := fields.get("schema", SCHEMA)) != SCHEMA:
-                return Foreign(entry.key, f"schema {schema}, not {SCHEMA}", cidr)
+                return Foreign(entry.key, legible(f"schema {schema}, not {SCHEMA}"), cidr)
             record = reader(fields)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
-            return Foreign(entry.key, f"unreadable: {type(exc).__name__}: {exc}", cidr)
+            why = legible(f"unreadable: {type(exc).__name__}: {exc}")
+            return Foreign(entry.key, why, cidr)
         if not self._fits(entry.key, record):
             return Foreign(entry.key, "the value is of another key", cidr)
         return record
@@ -231,9 +234,15 @@ def _json(value: object) -> object:
 
 
 def _text(fields: Fields, name: str, *, usual: str | None = None) -> str:
-    value = fields[name] if usual is None else fields.get(name, usual)
+    return _said(fields[name] if usual is None else fields.get(name, usual), name)
+
+
+def _said(value: object, name: str) -> str:
+    """Return *value*, a text that agents can be told: one that is not would end their stream."""
     if not isinstance(value, str):
         raise TypeError(f"{name} is not text")
+    if fault := fault_of(value):
+        raise ValueError(f"{name}: {fault}")
     return value
 
 
@@ -241,6 +250,8 @@ def _number(fields: Fields, name: str) -> int:
     value = fields[name]
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is not a whole number")
+    if abs(value) > _MOST:
+        raise ValueError(f"{name} is out of range")
     return value
 
 
@@ -255,21 +266,30 @@ def _seconds(fields: Fields, name: str) -> float:
     value = fields[name]
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise TypeError(f"{name} is not a number")
+    if abs(value) > _MOST:
+        raise ValueError(f"{name} is out of range")
     return float(value)
 
 
 def _texts(fields: Fields, name: str) -> tuple[str, ...]:
     value = fields.get(name, [])
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, list):
         raise TypeError(f"{name} is not a list of texts")
-    return tuple(value)
+    return tuple(_said(one, name) for one in value)
+
+
+def _addresses(fields: Fields, name: str) -> tuple[IPAddress, ...]:
+    texts = _texts(fields, name)
+    if any("%" in text for text in texts):
+        raise ValueError(f"{name} have a zone")
+    return tuple(map(ip_address, texts))
 
 
 def _labels(fields: Fields, name: str) -> Mapping[str, str]:
     value = fields.get(name, {})
-    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+    if not isinstance(value, dict):
         raise TypeError(f"{name} does not give texts names")
-    return MappingProxyType(value)
+    return MappingProxyType({_said(k, name): _said(one, name) for k, one in value.items()})
 
 
 def _read_meta(fields: Fields) -> Meta:
@@ -311,7 +331,7 @@ def _read_node(fields: Fields) -> Node:
         uid=_text(fields, "uid"),
         epoch=_number(fields, "epoch"),
         boot_id=_text(fields, "boot_id"),
-        addresses=tuple(map(ip_address, _texts(fields, "addresses"))),
+        addresses=_addresses(fields, "addresses"),
         labels=_labels(fields, "labels"),
         state=NodeState(_text(fields, "state")),
         fenced_by=_text(fields, "fenced_by"),
@@ -350,7 +370,7 @@ def _read_lease(fields: Fields) -> MirroredLease:
         network=_text(fields, "network"),
         container_id=_text(fields, "container_id"),
         ifname=_text(fields, "ifname"),
-        addresses=tuple(map(ip_address, _texts(fields, "addresses"))),
+        addresses=_addresses(fields, "addresses"),
         pod=_text(fields, "pod"),
     )
 

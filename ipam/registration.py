@@ -12,6 +12,7 @@ from ipam.calls import Held, Register
 from ipam.cluster import KUBERNETES, NODE_UID, Block, BlockState, Meta, Node, NodeState
 from ipam.keys import Alive
 from ipam.refusals import Forbidden, SecondBoot
+from ipam.texts import legible
 from net.address import IPNetwork
 
 # Of what is handed back; one transaction has room for 128 comparisons.
@@ -69,7 +70,7 @@ def plan(asked: Register, known: Known) -> Plan:
     freeze = "" if forgiven or not reasons else f"node {asked.node} {'; '.join(reasons)}"
     former = known.node
     keep = bool(freeze) and former is not None and former.uid != node.uid
-    return Plan(node=node, keep=keep, blocks=tuple(put), lost=tuple(lost), freeze=freeze)
+    return Plan(node=node, keep=keep, blocks=tuple(put), lost=tuple(lost), freeze=legible(freeze))
 
 
 def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:

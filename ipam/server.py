@@ -25,6 +25,7 @@ from ipam.errors import IPAMError
 from ipam.health import Health
 from ipam.refusals import Invalid, NotAllowed, NotReady, Unidentified
 from ipam.rpc import ipamd_pb2 as pb
+from ipam.texts import legible
 from ipam.tls import ADMIN, NODE, PEM, BadCredentials, TLSFiles, Who, identify
 from ipam.wire import (
     MAX_REPLY,
@@ -256,7 +257,7 @@ class Edge:
             wiped=request.wiped,
             undo=request.undo,
             force=request.force,
-            by=f"{who.name} at {self._now().isoformat(timespec='seconds')}",
+            by=legible(f"{who.name} at {self._now().isoformat(timespec='seconds')}"),
         )
         return render(pb.DrainReply, await self._authority.drain(asked))
 
@@ -283,7 +284,12 @@ class Edge:
     @_answered(_admin)
     async def Check(self, _request: pb.CheckRequest, _who: Who) -> pb.CheckReply:
         found = await self._authority.check()
-        return pb.CheckReply(findings=[render(pb.Finding, finding) for finding in found])
+        return pb.CheckReply(findings=[render(pb.Finding, _legible(one)) for one in found])
+
+
+def _legible(finding: calls.Finding) -> calls.Finding:
+    """Keys of others have any bytes for a name."""
+    return replace(finding, subject=legible(finding.subject), text=legible(finding.text))
 
 
 def make_server(edge: Edge, health: Health, *, max_calls: int) -> aio.Server:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from ipam import kv, refusals
 from ipam.errors import IPAMError
 from ipam.refusals import Invalid
+from ipam.texts import fault_of
 from net.address import IPAddress, IPNetwork
 
 Value = TypeVar("Value")
@@ -21,7 +22,6 @@ Message = TypeVar("Message")
 
 MAX_REQUEST = 4 << 20
 MAX_REPLY = 64 << 20
-_MAX_TEXT = 1024
 
 # A refusal travels under its own name beside gRPC's status, in this key of the trailing metadata.
 REFUSAL_KEY = "isthmus-refusal"
@@ -174,10 +174,8 @@ def _enum(kind: type[StrEnum]) -> Callable[[str], StrEnum]:
 
 
 def _text(given: str) -> str:
-    if len(given) > _MAX_TEXT:
-        raise ValueError(f"a text of {len(given)} characters; at most {_MAX_TEXT}")
-    if not given.isprintable():
-        raise ValueError(f"{given!r} has characters that cannot be printed")
+    if fault := fault_of(given):
+        raise ValueError(fault)
     return given
 
 

@@ -28,6 +28,9 @@ class Decisions:
     asked: list[Any] = field(default_factory=list)
     instead: Callable[[], Awaitable[Any]] | None = None
     updates: tuple[calls.Update, ...] = (calls.Update(revision=5, whole=True),)
+    findings: tuple[calls.Finding, ...] = (
+        calls.Finding(kind=calls.FindingKind.LEAK, subject="s", text="t"),
+    )
     ended: list[str] = field(default_factory=list)
     one_ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -104,7 +107,7 @@ class Decisions:
 
     async def check(self) -> tuple[calls.Finding, ...]:
         await self._note("check")
-        return (calls.Finding(kind=calls.FindingKind.LEAK, subject="s", text="t"),)
+        return self.findings
 
 
 @dataclass

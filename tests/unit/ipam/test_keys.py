@@ -82,6 +82,13 @@ def entry(key: str, value: bytes) -> Entry:
     return Entry(key=key, value=value, create_revision=1, mod_revision=1, version=1)
 
 
+SETTINGS = json.loads(write(CONFIG))["settings"]
+
+
+def edited(record: Record, **fields: object) -> bytes:
+    return json.dumps(json.loads(write(record)) | fields).encode()
+
+
 @pytest.mark.parametrize(("key", "record"), RECORDS)
 def test_record_comes_back_as_it_was_written(key: str, record: Record) -> None:
     assert KEYS.read(entry(key, write(record))) == record
@@ -108,6 +115,13 @@ def test_keys_of_blocks_sort_by_address() -> None:
         (KEYS.state + "tomato", b"{}", "no such kind"),
         (KEYS.config, json.dumps({"pools": 1, "settings": {}}).encode(), "unreadable"),
         (KEYS.node("a"), b"[" * 100_000, "unreadable"),
+        (KEYS.node("a"), edited(NODE, addresses=["fe80::1%eth0"]), "addresses have a zone"),
+        (KEYS.node("a"), edited(NODE, labels={"zone": "\ud800"}), "labels: '\\ud800' has"),
+        (KEYS.block(BLOCK.cidr), edited(BLOCK, node="\ud800"), "cannot be printed"),
+        (KEYS.block(BLOCK.cidr), edited(BLOCK, node="n" * 2000), "a text of 2000 characters"),
+        (KEYS.block(BLOCK.cidr), edited(BLOCK, epoch=1 << 70), "epoch is out of range"),
+        (KEYS.block(BLOCK.cidr), edited(BLOCK, schema="\ud800"), "schema \\ud800, not 1"),
+        (KEYS.config, edited(CONFIG, settings={**SETTINGS, "silence_s": 10**400}), "silence_s is"),
     ],
 )
 def test_what_cannot_be_read_is_foreign_and_says_why(key: str, value: bytes, why: str) -> None:

@@ -8,6 +8,7 @@ from ipam.cluster import NODE_UID, Block, BlockState, Meta, Node, NodeState
 from ipam.keys import Alive
 from ipam.refusals import Forbidden, SecondBoot
 from ipam.registration import Known, plan
+from ipam.texts import fault_of
 
 CIDR = ip_network("10.0.0.0/26")
 BLOCK = Block(cidr=CIDR, pool="p", node="a", uid="u", epoch=1, nonce="n")
@@ -80,6 +81,17 @@ def test_what_only_a_rollback_explains_freezes_claims(
     asked: Register, there: Known, why: str
 ) -> None:
     assert why in plan(asked, there).freeze
+
+
+def test_whole_list_of_what_is_missing_is_told_in_one_text() -> None:
+    cidrs = ip_network("10.0.0.0/20").subnets(new_prefix=26)
+    asked = replace(ASKED, blocks=tuple(replace(HELD, cidr=cidr) for cidr in cidrs))
+
+    made = plan(asked, known())
+
+    assert len(made.blocks) == 64
+    assert made.freeze.startswith("node a misses its block 10.0.0.0/26; misses")
+    assert fault_of(made.freeze) == ""
 
 
 def test_missing_block_is_written_again_and_never_over_another() -> None:

@@ -22,7 +22,7 @@ from ipam.rpc import ipamd_pb2 as pb
 from ipam.rpc.ipamd_pb2_grpc import IPAMStub
 from ipam.server import SHARED, Messages
 from ipam.tls import TLSFiles
-from ipam.wire import MAX_REQUEST, render
+from ipam.wire import MAX_REQUEST, parse, render
 from tests.certificates import Authority
 from tests.unit.ipam.edges import BLOCK, Site, served
 
@@ -151,6 +151,21 @@ def test_answers_have_what_was_decided(tmp_path: Path) -> None:
         assert mirrored.sequence == 8
         assert shown.json == '[{"name": "a"}]'
         assert [finding.kind for finding in checked.findings] == ["leak"]
+
+    run(tmp_path, play)
+
+
+def test_key_of_any_bytes_can_be_told_of(tmp_path: Path) -> None:
+    async def play(site: Site) -> None:
+        key = b"/isthmus/\xff\n".decode(errors="surrogateescape")
+        site.decisions.findings = (
+            calls.Finding(kind=calls.FindingKind.FOREIGN, subject=key, text="t" * 5000),
+        )
+        checked = await site.ask(site.signer.admin(), "Check", pb.CheckRequest())
+        (finding,) = (parse(calls.Finding, one) for one in checked.findings)
+
+        assert finding.subject == "/isthmus/\\udcff\\n"
+        assert finding.text.startswith("ttt")
 
     run(tmp_path, play)
 
