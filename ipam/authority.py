@@ -193,10 +193,13 @@ class Authority(Administration):
         await self._replica.refresh([keys.frozen])
         if view.entry(keys.frozen) is None:
             return
-        missing = [row for row in asked.table if not _overlaps(view, row)]
-        for row in missing:
+        still_frozen = view.unchanged(keys.frozen)
+        for row in asked.table:
+            # Each node has all rows: of most, another has just put them back.
+            if row.cidr in view.blocks or _overlaps(view, row):
+                continue
             block = Block(cidr=row.cidr, pool="", node=row.node, uid="", epoch=row.epoch, nonce="")
-            conditions = [Unchanged(keys.block(row.cidr), 0), view.unchanged(keys.frozen)]
+            conditions = [Unchanged(keys.block(row.cidr), 0), still_frozen]
             puts = [Put(keys.block(row.cidr), write(block)), Put(keys.counter, write(Counter()))]
             await self._replica.commit(Change(conditions, puts))
 

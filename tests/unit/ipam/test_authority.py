@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from ipam.authority import Authority
-from ipam.calls import Claim, Drain, Held, Init, Release
+from ipam.calls import Claim, Drain, Held, Init, Release, TableRow
 from ipam.cluster import BlockState, NodeState, PoolState
+from ipam.kv import Outcome
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import (
     Exhausted,
@@ -19,6 +20,7 @@ from ipam.refusals import (
     Stale,
     Unknown,
 )
+from ipam.replica import Change
 from tests.unit.ipam.ipamd_cases import FOUR, KEYS, SIX, Site, node, site
 
 
@@ -353,8 +355,6 @@ def test_node_that_misses_its_own_record_freezes_claims_everywhere(cluster: Site
 
 
 def test_frozen_table_is_put_back_from_what_nodes_had_streamed(cluster: Site) -> None:
-    from ipam.calls import TableRow
-
     row = TableRow(
         cidr=ip_network("10.0.0.128/26"),
         node="b",
@@ -369,6 +369,28 @@ def test_frozen_table_is_put_back_from_what_nodes_had_streamed(cluster: Site) ->
     told = cluster.register(node("b", epoch=1, blocks=(owner,)))
 
     assert [block.cidr for block in told.blocks] == [row.cidr]
+
+
+def test_nothing_is_put_back_any_more_once_an_operator_has_spoken(cluster: Site) -> None:
+    rows = tuple(
+        TableRow(cidr=cidr, node="b", epoch=1, addresses=(), state=BlockState.ACTIVE)
+        for cidr in ip_network("10.0.0.128/25").subnets(new_prefix=26)
+    )
+    cluster.register(node("a"))
+    authority = cluster.replicas[0]
+    commit = authority.replica.commit
+
+    async def spoken_after_the_first(change: Change) -> Outcome:
+        outcome = await commit(change)
+        if any(one.key == KEYS.block(rows[0].cidr) for one in change.changes):
+            await authority.init(Init(recover=True))
+        return outcome
+
+    authority.replica.commit = spoken_after_the_first  # type: ignore[method-assign]
+    cluster.register(node("a", epoch=9, table=rows))
+
+    assert KEYS.block(rows[0].cidr) in cluster.store.entries
+    assert KEYS.block(rows[1].cidr) not in cluster.store.entries
 
 
 def test_wiped_store_is_noticed_and_plain_init_refused(cluster: Site) -> None:
