@@ -54,11 +54,22 @@ class Leases(Protocol):
     def usage(self) -> Sequence[Usage]: ...
 
 
+class Services(Protocol):
+    """See agent.services.Services."""
+
+    def report(self, wanted: str = "") -> list[dict[str, Any]]: ...
+
+
 class Node(Protocol):
     """What the answers need of the agent; every method may be called from any thread."""
 
     @property
     def leases(self) -> Leases: ...
+
+    @property
+    def services(self) -> Services | None:
+        """None where others translate Services."""
+        ...
 
     def status(self) -> Status: ...
 
@@ -189,6 +200,16 @@ def _ipam_release(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
     return {"released": describe(record)}
 
 
+def _services(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    if node.services is None:
+        return {"error": "this agent translates no Services: its configuration has no [services]"}
+    wanted = str(op.get("wanted", ""))
+    found = node.services.report(wanted)
+    if wanted and not found:
+        return {"error": f"no Service {wanted!r}: give a name, or NAMESPACE/NAME"}
+    return {"services": found}
+
+
 def _address(text: str) -> IPAddress | None:
     try:
         return ip_address(text.partition("/")[0])
@@ -202,4 +223,5 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Node], dict[str, Any]]] = {
     "ipam-show": _ipam_show,
     "ipam-check": _ipam_check,
     "ipam-release": _ipam_release,
+    "services": _services,
 }

@@ -14,8 +14,10 @@ from kube import config as kube_config
 from kube.config import ServerConfig
 from masquerade.settings import Settings as MasqueradeConfig
 from net import settings
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
 from net.settings import ConfigError, LogFormat, LogLevel
+from proxy.settings import Settings as ServicesConfig
+from proxy.view import EVERYWHERE
 from routing.settings import Mode
 from routing.settings import Settings as RoutingConfig
 
@@ -90,6 +92,7 @@ class AgentConfig:
     masquerade: MasqueradeConfig | None = None
     install: InstallConfig | None = None
     kubernetes: KubernetesConfig | None = None
+    services: ServicesConfig | None = None
 
     @property
     def identity(self) -> Path:
@@ -184,6 +187,27 @@ _KUBERNETES_CHECKS: Mapping[str, settings.Check] = {
     "service": _service,
 }
 
+
+def _nodeport_addresses(value: object) -> tuple[IPNetwork, ...]:
+    match value:
+        case "primary":
+            return ()
+        case "all":
+            return EVERYWHERE
+        case [_, *_]:
+            return settings.networks(value)
+    raise ValueError('must be "primary", "all", or a list of address ranges')
+
+
+_SERVICES_CHECKS: Mapping[str, settings.Check] = {
+    "pod_cidrs": settings.networks,
+    "service_cidrs": settings.networks,
+    "nodeport_addresses": _nodeport_addresses,
+    "healthz_address": settings.metrics_address,
+    "metrics_address": settings.metrics_address,
+    "set_conntrack": settings.true_or_false,
+}
+
 _CHECKS: Mapping[str, settings.Check] = {
     "socket": settings.absolute_path,
     "state_dir": settings.absolute_path,
@@ -201,6 +225,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "masquerade": settings.table(MasqueradeConfig, _MASQUERADE_CHECKS),
     "install": settings.table(InstallConfig, _INSTALL_CHECKS),
     "kubernetes": settings.table(KubernetesConfig, _KUBERNETES_CHECKS),
+    "services": settings.table(ServicesConfig, _SERVICES_CHECKS),
 }
 
 
@@ -223,6 +248,7 @@ def parse(document: Mapping[str, Any]) -> AgentConfig:
 
 
 def _contradictions(config: AgentConfig) -> Iterator[str]:
+    yield from _services_lack(config)
     ipamd = config.ipamd
     if ipamd is None:
         for name in ("routing", "masquerade"):
@@ -241,3 +267,12 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
             f"[ipamd] node is {ipamd.node}, and [kubernetes] node {config.kubernetes.node}: they "
             "are one"
         )
+
+
+def _services_lack(config: AgentConfig) -> Iterator[str]:
+    if config.services is None:
+        return
+    if config.kubernetes is None:
+        yield "[services] needs [kubernetes], who says which there are"
+    if config.ipamd is None and not config.services.pod_cidrs:
+        yield "[services] needs pod_cidrs, or [ipamd] with its pools"

@@ -30,6 +30,8 @@ from agent.wiring import (
     introduce,
     join,
     leave_clusters,
+    leave_services,
+    translate_services,
     weave,
     wire_within,
 )
@@ -42,7 +44,6 @@ from dataplane import memory
 from dataplane.errors import DataplaneError
 from dataplane.sysctl import make_writable
 from ipam.errors import IPAMError
-from ipam.holdings import OwnState
 from ipam.holdings import OwnState
 from ipam.leases import Attachment, Record, State
 from ipam.pages import serve as serve_pages
@@ -81,6 +82,8 @@ def main(path: Path | None) -> int:
         wired = wire_within(config, _LOCK_WAIT_S)
         if config.ipamd is None:
             leave_clusters()
+        if config.services is None:
+            leave_services()
     except (StateLocked, DataplaneError, OSError) as exc:
         log.error("agent cannot start", extra={"error": str(exc)})
         return 1
@@ -123,6 +126,7 @@ class Daemon:
         self._enrolment = enroll(wired, self._kubernetes, self._tell_ipamd)
         self._cluster = join(wired, self._kubernetes)
         self._mesh = weave(wired, self._cluster, Live(wired.config, path), self._kubernetes)
+        self._services = translate_services(wired, self._kubernetes)
         self._pools = wired.node.pools
         if wired.blocks:
             wired.blocks.follow(self._look_at_pools)
@@ -149,6 +153,8 @@ class Daemon:
             Monitor(self._mesh.drifted, self._mesh.is_news, with_links=True).start()
             # Before any ADD: it asks how much the way to other nodes carries.
             self._mesh.round()
+        if self._services:
+            Monitor(self._services.drifted, self._services.is_news).start()
         Monitor(self._lost).start()
         self._serve_metrics()
         listening = listen(self._config.socket)
@@ -170,7 +176,7 @@ class Daemon:
         log.info("stopped; attachments stay as they are")
 
     def _parts(self) -> tuple[Runs | None, ...]:
-        return self._cluster, self._mesh, self._kubernetes, self._enrolment
+        return self._cluster, self._mesh, self._kubernetes, self._enrolment, self._services
 
     def _tell_ipamd(self) -> None:
         if self._cluster:
@@ -304,7 +310,7 @@ class Daemon:
 
     def _admin(self, question: dict[str, object]) -> dict[str, object]:
         watched = [one for one in self._parts() if one]
-        return admin.answer(question, Operated(self._wired, self.status, watched))
+        return admin.answer(question, Operated(self._wired, self.status, watched, self._services))
 
     def status(self) -> admin.Status:
         """How the agent is, from memory and one look at the spool."""
@@ -381,8 +387,10 @@ class Operated:
         wired: Wired,
         status: Callable[[], admin.Status],
         watched: Sequence[Runs] = (),
+        services: admin.Services | None = None,
     ) -> None:
         self.leases = wired.leases
+        self.services = services
         self.status = status
         self._reconciler = wired.reconciler
         self._watched = watched

@@ -44,6 +44,7 @@ KEEP_S = 5.0
 SEEN_S = 2.0
 WORDING_S = 10.0
 SERVICE_NAME = "kubernetes.io/service-name"
+LEAVING = "ToBeDeletedByClusterAutoscaler"
 IPAMD_PORT, ENROLL_PORT = "ipamd", "enroll"
 
 Answer = TypeVar("Answer")
@@ -159,6 +160,11 @@ class Kubernetes:
     def pod_cidrs(self) -> frozenset[IPNetwork]:
         """The blocks that stand in our Node: as long as it is there they are not given back."""
         return frozenset(ip_network(text) for text in self.node.pod_cidrs)
+
+    def is_leaving(self) -> bool:
+        """Our Node is about to be removed: load balancers are to send it nothing new."""
+        node = self._node.objects.get(self._config.node)
+        return node is not None and any(one.key == LEAVING for one in node.spec.taints or ())
 
     def endpoints(self) -> tuple[str, ...]:
         return self._where().endpoints

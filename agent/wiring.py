@@ -51,6 +51,9 @@ if TYPE_CHECKING:
     from agent.enrolment import Enrolment
     from agent.kubernetes import Kubernetes
     from agent.mesh import Mesh
+    from agent.services import Services
+    from proxy.model import NodeView
+    from proxy.reconciler import Reconciler as ServiceReconciler
 
 log = logging.getLogger(__name__)
 
@@ -429,6 +432,61 @@ def weave(
         interval_s=config.reconcile_interval_s,
     )
     return Mesh(blocks, router, Masquerader(table), seams)
+
+
+def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Services | None":
+    """Make the node's part in Services, where it is configured."""
+    config, server = wired.config.services, wired.config.kubernetes
+    if config is None or server is None or kubernetes is None:
+        return None
+    from agent.conntrack_settings import set_conntrack
+    from agent.services import Seams, Services
+    from kube.client import Client
+    from proxy.reconciler import Reconciler as ServiceReconciler
+
+    if config.set_conntrack:
+        set_conntrack(Sysctls(FileLedger(wired.config.sysctl_ledger)))
+    tables = _service_tables(wired.undo)
+    conntrack = wired.undo.enter_context(Conntrack())
+    blocks = wired.blocks
+
+    def make(view: "NodeView") -> "ServiceReconciler":
+        return ServiceReconciler(tables, view, conntrack)
+
+    seams = Seams(
+        name=server.node,
+        node=lambda: kubernetes.node,
+        pools=lambda: tuple(pool.cidr for pool in blocks.pools) if blocks else (),
+        make=make,
+        leaving=kubernetes.is_leaving,
+        clock=time.monotonic,
+        random=Random(),
+        interval_s=wired.config.reconcile_interval_s,
+    )
+    services = Services(config, Client(server.access(), agent="isthmus-agent"), seams)
+    if blocks:
+        blocks.follow(services.wake)
+    return services
+
+
+def _service_tables(undo: ExitStack) -> dict[int, NftTable]:
+    from proxy.tables import skeleton
+
+    runner = NftRunner(timeout=_NFT_S)
+    return {
+        version: NftTable(skeleton(version), runner, undo.enter_context(Elements()))
+        for version in (4, 6)
+    }
+
+
+def leave_services() -> None:
+    """Take away the tables of an agent that translated Services, if any.
+
+    Raises DataplaneError.
+    """
+    with ExitStack() as undo:
+        for table in _service_tables(undo).values():
+            table.remove()
 
 
 def leave_clusters() -> None:

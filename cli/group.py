@@ -72,6 +72,7 @@ class LazyGroup(click.Group):
         "manifest": "cli.manifest:manifest",
         "status": "cli.status:status",
         "attachments": "cli.attachments:attachments",
+        "services": "cli.services:services",
         "ipam": "cli.group:ipam",
         "doctor": "cli.doctor:doctor",
         "connectivity": "cli.connectivity:connectivity",

@@ -25,9 +25,14 @@ from dataplane.programs import run
 from dataplane.rtnl import DELETE_GROUP, Link
 from dataplane.sysctl import FileLedger, Sysctls
 from masquerade.names import TABLE as MASQUERADE
+from proxy.tables import TABLE as SERVICES
 from routing.reconciler import clear
 
-_FAMILIES = ("inet", "bridge")
+_TABLES = (
+    *product(("inet", "bridge"), (TABLE, LOST)),
+    ("inet", MASQUERADE),
+    *product(("ip", "ip6"), (SERVICES,)),
+)
 _ALIAS = "isthmus/"
 
 
@@ -86,7 +91,7 @@ def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
         if is_own_bridge(link, everything, seed=seed):
             yield f"bridge {link.name}", partial(links.detach, link.name)
     yield from _routes()
-    for family, table in product(_FAMILIES, (TABLE, LOST, MASQUERADE)):
+    for family, table in _TABLES:
         if run(["nft", "list", "table", family, table]).status == 0:
             delete = partial(NftRunner().load, f"delete table {family} {table}\n")
             yield f"table {family} {table}", delete

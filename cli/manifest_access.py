@@ -23,6 +23,10 @@ def access() -> list[Object]:
             # Annotations of a pod and of its namespace say pool, address, MAC and bandwidth.
             _rule("", ["pods", "namespaces"], ["get", "list", "watch"]),
             _rule("", ["events"], ["create", "patch"]),
+            # Which Services there are, who answers for them, and where their addresses are.
+            _rule("", ["services"], ["list", "watch"]),
+            _rule("discovery.k8s.io", ["endpointslices"], ["list", "watch"]),
+            _rule("networking.k8s.io", ["servicecidrs"], ["list", "watch"]),
         ),
         _cluster_binding(AGENT),
         _role(

@@ -16,12 +16,14 @@ from proxy.claims import Claims
 from proxy.former import Former
 from proxy.model import Endpoints, NodeView, Service, ServiceName
 from proxy.plan import Frontend, Planned, elements, frontends, hairpin, node_elements, plan
-from proxy.stale_flows import stale
+from proxy.stale_flows import State, stale
 
 log = logging.getLogger(__name__)
 
 PER_TRANSACTION = 400
 """Elements: what is more goes in several, in an order in which each is a good state."""
+
+NOBODY: Mapping[ServiceName, Collection[IPAddress]] = {}
 
 _FAMILIES = {Family.IP: 4, Family.IP6: 6}
 
@@ -92,7 +94,7 @@ class Reconciler:
             before = former.planned(service, self._owned(service))
             self._planned[name] = planned = self._plan(name, before)
             self._hairpin.update(planned.hairpin)
-            gone += stale(before, planned, endpoints, ())
+            gone += stale(State(before, {}), State(planned, endpoints), ())
         self._mend_all(observed)
         self._forget(gone)
 
@@ -134,23 +136,25 @@ class Reconciler:
                 self.trouble = f"{what}: {exc}"
 
     def change(
-        self, news: Mapping[ServiceName, Wanted | None], dead: Collection[IPAddress] = ()
+        self,
+        news: Mapping[ServiceName, Wanted | None],
+        dead: Mapping[ServiceName, Collection[IPAddress]] = NOBODY,
     ) -> None:
-        """Put, change or (None) remove Services; connections to *dead* pods end.
+        """Put, change or (None) remove Services; connections to their *dead* pods end.
 
         What the kernel refuses of one Service is in `refused`; the others are in place.
         """
         affected = set(news)
+        before = {name: self._state(name) for name in news}
         for name, wanted in news.items():
             affected |= self._claim(name, wanted)
         changes: dict[ServiceName, list[Change]] = {}
         gone: list[Flows] = []
         for name in affected:
-            before = self._planned.get(name)
+            old = before.get(name) or self._state(name)
             if found := self._advance(name):
                 changes[name] = found
-            endpoints = self._wanted[name].endpoints if name in self._wanted else {}
-            gone += stale(before, self._planned.get(name), endpoints, dead)
+            gone += stale(old, self._state(name), dead.get(name, ()))
         for some in _gathered(changes):
             self._try(some)
         self._forget(gone)
@@ -172,6 +176,18 @@ class Reconciler:
 
     def planned(self, name: ServiceName) -> Planned | None:
         return self._planned.get(name)
+
+    def names(self) -> list[ServiceName]:
+        return list(self._planned)
+
+    def differences(self, names: Collection[ServiceName]) -> dict[ServiceName, list[str]]:
+        """What of these Services the kernel lacks, or has otherwise.  Raises DataplaneError."""
+        there = {each for table in self._tables.values() for each in table.observe() or ()}
+        return {
+            name: missing
+            for name in names
+            if (missing := [str(e) for e in elements(self._planned[name]) if e not in there])
+        }
 
     def _claim(self, name: ServiceName, wanted: Wanted | None) -> set[ServiceName]:
         """Note what is wanted of one Service; returns others that it concerns."""
@@ -203,6 +219,10 @@ class Reconciler:
 
     def _owned(self, service: Service) -> list[Frontend]:
         return self._claims.owned(service, self._frontends(service))
+
+    def _state(self, name: ServiceName) -> State:
+        wanted = self._wanted.get(name)
+        return State(self._planned.get(name), wanted.endpoints if wanted else {})
 
     def _forget(self, flows: Collection[Flows]) -> None:
         """A flow that stays too long is no reason to stop: it is told, and runs out by itself."""

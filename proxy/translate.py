@@ -16,6 +16,7 @@ from dataplane.nft.objects import Protocol
 from net.address import IPAddress, IPNetwork
 from proxy import objects
 from proxy.model import Endpoint, Endpoints, Service, ServiceName, ServicePort, TrafficPolicy
+from proxy.view import collapsed
 
 API = ServiceName("default", "kubernetes")
 """By which pods reach the API server: without endpoints nobody could tell us of new ones."""
@@ -77,7 +78,7 @@ def service(found: objects.Service) -> Translated:
     ):
         return _NOT_OURS
     read = _Reader()
-    ranges = read.each("loadBalancerSourceRanges", spec.source_ranges, _range)
+    ranges = collapsed(read.each("loadBalancerSourceRanges", spec.source_ranges, _range))
     balanced = read.each("status.loadBalancer.ingress", _virtual(found.status), _usable)
     if spec.source_ranges and not ranges:
         balanced = ()  # whom to let in is not known: nobody

@@ -18,6 +18,9 @@ Json = dict[str, Any]
 NODES, PODS, NAMESPACES = "/api/v1/nodes", "/api/v1/pods", "/api/v1/namespaces"
 REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
+SERVICES = "/api/v1/services"
+SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+_COLLECTIONS = frozenset({NODES, PODS, NAMESPACES, SLICES, SERVICES, SERVICE_CIDRS})
 
 
 class Refusal(Exception):
@@ -239,16 +242,19 @@ class FakeAPI:
             for change in [one for one in self._history if one.revision > after]:
                 after = change.revision
                 is_change = change.type in ("ADDED", "MODIFIED", "DELETED")
-                if change.resource == asked.path and (
-                    not is_change or _selected(change.object, asked.params)
-                ):
+                if change.resource != asked.path:
+                    continue
+                if not is_change or _selected(change.object, asked.params):
                     _chunk(writer, {"type": change.type, "object": change.object})
+                elif change.type == "MODIFIED":
+                    # It may have been selected before; who never saw it has nothing to delete.
+                    _chunk(writer, {"type": "DELETED", "object": change.object})
             await writer.drain()
             await moved.wait()
 
     def _answer(self, asked: Asked) -> Json:
         match asked.method:
-            case "GET" if asked.path in self.objects or asked.path in (NODES, PODS, NAMESPACES):
+            case "GET" if asked.path in self.objects or asked.path in _COLLECTIONS:
                 return self._list(asked)
             case "GET":
                 return self._find(asked.path)[1]
@@ -353,7 +359,10 @@ def _selected(item: Json, params: Mapping[str, str]) -> bool:
         if found != value:
             return False
     labels = item["metadata"].get("labels") or {}
-    wanted = (c.split("=") for c in filter(None, params.get("labelSelector", "").split(",")))
+    clauses = list(filter(None, params.get("labelSelector", "").split(",")))
+    if any(clause[1:] in labels for clause in clauses if clause.startswith("!")):
+        return False
+    wanted = (clause.split("=") for clause in clauses if not clause.startswith("!"))
     return all(labels.get(name) == value for name, value in wanted)
 
 

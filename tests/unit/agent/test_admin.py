@@ -32,6 +32,11 @@ WEB = record("web1", "10.66.0.2/16", "fd66::2/64")
 DB = record("db1", "10.66.0.3/16")
 
 
+class FakeServices:
+    def report(self, wanted: str = "") -> list[dict[str, object]]:
+        return [{"name": name} for name in ("shop/web",) if wanted in ("", name)]
+
+
 @dataclass
 class FakeNode:
     """A node that holds *held*, of which the sandboxes of *alive* live."""
@@ -39,6 +44,7 @@ class FakeNode:
     held: list[Record] = field(default_factory=lambda: [WEB, DB])
     alive: frozenset[Attachment] = frozenset()
     broken: bool = False
+    services: "FakeServices | None" = None
 
     @property
     def leases(self) -> "FakeNode":
@@ -167,3 +173,11 @@ def test_a_shortened_key_that_fits_several_attachments_lists_them() -> None:
 
 def test_a_whole_key_is_clear_though_it_starts_another() -> None:
     assert find([record("web12", "10.66.0.4/16"), WEB], "isthmus/web1/eth0") == WEB
+
+
+def test_services_are_told_where_this_agent_translates_them() -> None:
+    node = FakeNode(services=FakeServices())
+
+    assert answer({"op": "services"}, node) == {"services": [{"name": "shop/web"}]}
+    assert "NAMESPACE/NAME" in answer({"op": "services", "wanted": "db"}, node)["error"]
+    assert "[services]" in answer({"op": "services"}, FakeNode())["error"]

@@ -22,8 +22,8 @@ from routing.settings import Settings as RoutingConfig
 
 ALLOWED = (
     "cooldown_s, grace_s, install, ipamd, kubernetes, log_format, log_level, masquerade, "
-    "max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, socket, state_dir, "
-    "status_counts_addresses"
+    "max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, services, socket, "
+    "state_dir, status_counts_addresses"
 )
 
 
@@ -314,3 +314,37 @@ def test_both_need_an_ipamd() -> None:
         "[routing] needs [ipamd], who says which node has which",
         "[masquerade] needs [ipamd], who says which node has which",
     ]
+
+
+SERVED = {"kubernetes": {}, "services": {"pod_cidrs": ["10.244.0.0/16"]}}
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("primary", []),
+        ("all", ["0.0.0.0/0", "::/0"]),
+        (["192.0.2.0/24", "fd00::/8"], ["192.0.2.0/24", "fd00::/8"]),
+    ],
+)
+def test_node_ports_are_answered_where_the_file_says(said: Any, meant: list[str]) -> None:
+    services = {**SERVED["services"], "nodeport_addresses": said}
+    found = parse({**SERVED, "services": services}).services
+
+    assert found is not None
+    assert list(map(str, found.nodeport_addresses)) == meant
+
+
+@pytest.mark.parametrize("said", ["some", [], ["192.0.2.1/8"], 7])
+def test_node_ports_nowhere_are_refused_with_what_is_allowed(said: Any) -> None:
+    line = refusal(kubernetes={}, services={"pod_cidrs": [], "nodeport_addresses": said})
+
+    assert line.startswith(f"[services] nodeport_addresses = {said!r}: must be ")
+
+
+def test_services_need_somebody_who_says_which_there_are_and_where_pods_are() -> None:
+    assert refusal(services={}).splitlines() == [
+        "[services] needs [kubernetes], who says which there are",
+        "[services] needs pod_cidrs, or [ipamd] with its pools",
+    ]
+    assert parse(SERVED).services is not None

@@ -9,7 +9,7 @@ from dataplane.nft.objects import Protocol
 from net.address import IPAddress
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName, ServicePort
 from proxy.plan import Planned, frontends, plan
-from proxy.stale_flows import stale
+from proxy.stale_flows import State, stale
 
 NODE = NodeView(name="here", zone="z1")
 CLUSTER_IP = ip_address("10.96.0.20")
@@ -43,9 +43,8 @@ def forgotten(
     of = service(protocol, node_port)
     return list(
         stale(
-            None if before is None else planned(of, before),
-            None if after is None else planned(of, after),
-            after or {},
+            State(None if before is None else planned(of, before), before or {}),
+            State(None if after is None else planned(of, after), after or {}),
             dead,
         )
     )
@@ -94,6 +93,16 @@ def test_connections_live_on_unless_their_pod_is_gone() -> None:
     ]
 
 
+def test_who_was_not_preferred_any_more_loses_its_flows_when_it_goes() -> None:
+    for protocol in (Protocol.UDP, Protocol.TCP):
+        ending = at(protocol, A, is_ready=False, is_serving=True, is_terminating=True)
+        before = {("x", protocol): (*ending["x", protocol], Endpoint(address=B, port=53))}
+
+        assert forgotten(protocol, before, at(protocol, B), dead={A}) == [
+            Flows(4, CLUSTER_IP, protocol, 53, A)
+        ]
+
+
 def test_the_first_endpoint_takes_what_went_past_before() -> None:
     whatever = Flows(4, CLUSTER_IP, Protocol.UDP, 53)
 
@@ -116,6 +125,8 @@ def test_a_frontend_that_another_service_has_now_is_as_if_it_went() -> None:
     of = service(Protocol.UDP)
     before = planned(of, at(Protocol.UDP, A))
 
-    found = stale(before, replace(before, owned=frozenset()), at(Protocol.UDP, A), ())
+    now = State(replace(before, owned=frozenset()), at(Protocol.UDP, A))
+
+    found = stale(State(before, at(Protocol.UDP, A)), now, ())
 
     assert list(found) == [Flows(4, CLUSTER_IP, Protocol.UDP, 53)]

@@ -1,0 +1,241 @@
+"""From the API server's word to packets: what an agent makes of Services while they change."""
+
+import asyncio
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import pytest
+
+from agent.known import KnownNode
+from agent.monitor import Monitor
+from agent.services import Seams, Services
+from dataplane.conntrack import Conntrack
+from dataplane.nft.elements import Elements
+from dataplane.nft.runner import NftRunner
+from dataplane.nft.table import NftTable
+from kube.client import Client
+from proxy.reconciler import Reconciler
+from proxy.settings import Settings
+from proxy.tables import skeleton
+from tests.kernel.conftest import Namespace
+from tests.kernel.service_site import NODE, VIEW, Site, pod_address, site
+from tests.kernel.sockets import inside
+from tests.kube_api import SERVICE_CIDRS, SERVICES, SLICES, FakeAPI, until
+from tests.service_objects import service, slice_
+
+pytestmark = pytest.mark.kernel
+
+WEB_IP, OTHER_IP = "10.96.0.20", "10.96.0.21"
+P1, P2, FAR = pod_address("p1", 4), pod_address("p2", 4), f"{pod_address('far', 4)}@there"
+
+
+@pytest.fixture
+def here(namespaces: Callable[[str], Namespace]) -> Iterator[Site]:
+    with site(namespaces) as made:
+        made.node.run("ip", "link", "set", "lo", "up")
+        yield made
+
+
+@dataclass(slots=True)
+class Running:
+    site: Site
+    api: FakeAPI
+    services: Services
+
+    def put(self, *items: dict[str, Any]) -> None:
+        for item in items:
+            self.api.put(SLICES if "endpoints" in item else SERVICES, item)
+
+    async def answers(self, address: str, port: int = 80, times: int = 1) -> Counter[str]:
+        client = self.site.pods["p2"]
+        return await asyncio.to_thread(self.site.answers, client, address, port, times)
+
+    async def until_answered(self, by: set[str], address: str, port: int = 80) -> None:
+        """Until exactly these answer, each soon."""
+        end = time.monotonic() + 20
+        while (found := set(await self.answers(address, port, 12))) != by:
+            assert time.monotonic() < end, (found, self.services.trouble)
+
+
+@asynccontextmanager
+async def serving(here: Site, api: FakeAPI, **settings: Any) -> AsyncIterator[Running]:
+    with Elements() as four, Elements() as six, Conntrack() as conntrack:
+        tables = {
+            version: NftTable(skeleton(version), NftRunner(), elements)
+            for version, elements in ((4, four), (6, six))
+        }
+        seams = Seams(
+            name="here",
+            node=lambda: KnownNode(uid="u", addresses=tuple(NODE.values())),
+            pools=lambda: VIEW.pods,
+            make=lambda view: Reconciler(tables, view, conntrack),
+            leaving=lambda: False,
+            clock=time.monotonic,
+            random=Random(),
+        )
+        services = Services(
+            Settings(healthz_address="127.0.0.1:10256", **settings), Client(api.access), seams
+        )
+        Monitor(services.drifted, services.is_news).start()
+        task = asyncio.ensure_future(services.run())
+        try:
+            await until(lambda: not services.unhealthy())
+            yield Running(here, api, services)
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def run(here: Site, play: Callable[[Running], Coroutine[Any, Any, None]], **settings: Any) -> None:
+    async def main() -> None:
+        async with FakeAPI() as api:
+            ranges = {"cidrs": ["10.96.0.0/16", "fd00:96::/112"]}
+            api.put(SERVICE_CIDRS, {"metadata": {"name": "kubernetes"}, "spec": ranges})
+            async with serving(here, api, **settings) as running:
+                await play(running)
+
+    asyncio.run(main())
+
+
+def test_services_come_scale_and_go_as_packets_see_it(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP), slice_("web"))
+        await at.until_answered({"ConnectionRefusedError"}, WEB_IP)
+        at.put(slice_("web", P1))
+        await at.until_answered({"p1"}, WEB_IP)
+        at.put(slice_("web", P1, FAR))
+        await at.until_answered({"p1", "far"}, WEB_IP)
+        at.put(slice_("web", f"{P1}?", FAR))
+        await at.until_answered({"far"}, WEB_IP)
+        at.put(slice_("web", P2, suffix="b"))
+        await at.until_answered({"p2", "far"}, WEB_IP)
+        at.api.delete(SLICES, "shop/web-a")
+        await at.until_answered({"p2"}, WEB_IP)
+        at.api.delete(SERVICES, "shop/web")
+        await at.until_answered({"TimeoutError"}, WEB_IP)
+
+    run(here, play)
+
+
+def test_node_ports_are_those_of_the_nodes_own_addresses(here: Site) -> None:
+    ports = [{"name": "tcp", "protocol": "TCP", "port": 80, "nodePort": 30080}]
+
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP, "fd00:96::20", type="NodePort", ports=ports),
+               slice_("web", P1), slice_("web", pod_address("p1", 6), suffix="six"))  # fmt: skip
+        for address in NODE.values():
+            await at.until_answered({"p1"}, address, 30080)
+
+    run(here, play)
+
+
+def test_a_flushed_table_is_mended_at_once_and_a_service_in_trouble_is_named(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP), slice_("web", P1, "10.96.3.3"))
+        await at.until_answered({"p1"}, WEB_IP)
+
+        here.node.run("nft", "delete", "table", "ip", "isthmus-services")
+        await at.until_answered({"p1"}, WEB_IP)
+
+        assert at.services.problems() == [
+            "Service shop/web: endpoint 10.96.3.3: is an address of Services"
+        ]
+        (row,) = at.services.report("web")
+        assert (row["programmed"], row["differing"]) == (True, [])
+
+    run(here, play)
+
+
+def test_the_api_servers_own_service_keeps_its_last_endpoints(here: Site) -> None:
+    async def play(at: Running) -> None:
+        own = {"namespace": "default"}
+        at.put(service("kubernetes", WEB_IP, **own), slice_("kubernetes", P1, **own))
+        at.put(service("other", OTHER_IP), slice_("other", P1))
+        await at.until_answered({"p1"}, WEB_IP)
+        await at.until_answered({"p1"}, OTHER_IP)
+
+        at.put(slice_("kubernetes", **own), slice_("other"))
+
+        await at.until_answered({"ConnectionRefusedError"}, OTHER_IP)
+        await at.until_answered({"p1"}, WEB_IP)
+
+    run(here, play)
+
+
+def test_what_happened_while_no_agent_ran_is_made_up_for(here: Site) -> None:
+    async def main() -> None:
+        async with FakeAPI() as api:
+            async with serving(here, api) as at:
+                at.put(service("web", WEB_IP), slice_("web", P1))
+                at.put(service("other", OTHER_IP), slice_("other", P1))
+                await at.until_answered({"p1"}, WEB_IP)
+            # Nobody serves, and what was programmed goes on.
+            assert await at.answers(WEB_IP) == {"p1": 1}
+            at.put(slice_("web", FAR))
+            api.delete(SERVICES, "shop/other")
+            async with serving(here, api) as at:
+                await at.until_answered({"far"}, WEB_IP)
+                await at.until_answered({"TimeoutError"}, OTHER_IP)
+
+    asyncio.run(main())
+
+
+def ask(sender: socket.socket, address: str) -> str:
+    """Who answers a datagram of this very flow."""
+    sender.settimeout(1.0)
+    try:
+        sender.sendto(b"?", (address, 80))
+        return sender.recv(100).decode().partition(" ")[0]
+    except OSError as exc:
+        return type(exc).__name__
+
+
+def test_a_flow_of_datagrams_moves_on_when_its_endpoint_leaves(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP), slice_("web", P1))
+        with inside(here.pods["p2"]):
+            sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with sender:
+            await at.until_answered({"p1"}, WEB_IP)
+            assert await asyncio.to_thread(ask, sender, WEB_IP) == "p1"
+            at.put(slice_("web", FAR))
+            await at.until_answered({"far"}, WEB_IP)
+
+            assert await asyncio.to_thread(ask, sender, WEB_IP) == "far"
+
+    run(here, play)
+
+
+def tcp_flows(here: Site) -> list[str]:
+    with inside(here.node), Conntrack() as conntrack:
+        return [
+            str(each.reply.source)
+            for each in conntrack.entries(4)
+            if each.original.protocol == 6 and str(each.original.destination) == WEB_IP
+        ]
+
+
+@pytest.mark.parametrize(("as_it_went", "kept"), [("?", True), ("", True), ("!", False)])
+def test_a_connection_ends_with_its_pod_and_not_before(
+    here: Site, as_it_went: str, kept: bool
+) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP), slice_("web", P1))
+        await at.until_answered({"p1"}, WEB_IP)
+        at.put(slice_("web", P1 + as_it_went, FAR))
+        await at.until_answered({"p1", "far"} if not as_it_went else {"far"}, WEB_IP)
+        assert P1 in tcp_flows(here)
+
+        at.put(slice_("web", FAR))
+        await at.until_answered({"far"}, WEB_IP)
+
+        assert (P1 in tcp_flows(here)) is kept
+
+    run(here, play)

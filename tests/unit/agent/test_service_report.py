@@ -1,0 +1,61 @@
+"""What an operator sees of Services."""
+
+from dataclasses import replace
+from ipaddress import ip_address
+
+from agent import service_report
+from dataplane.nft.objects import Protocol
+from proxy.model import Endpoint, NodeView, Service, ServiceName, ServicePort
+from proxy.reconciler import Reconciler, Wanted
+from tests.unit.dataplane.nft.fake import FakeTable
+
+WEB = Service(
+    name=ServiceName("shop", "web"),
+    ports=(ServicePort(name="http", protocol=Protocol.TCP, port=80, node_port=30080),),
+    cluster_ips=(ip_address("10.96.0.20"),),
+    created="1",
+)
+LATE = replace(WEB, name=ServiceName("shop", "late"), cluster_ips=(ip_address("10.96.0.21"),),
+               created="2")  # fmt: skip
+ENDPOINTS = {("http", Protocol.TCP): (Endpoint(address=ip_address("10.244.1.7"), port=8080),)}
+
+
+def served() -> tuple[Reconciler, FakeTable]:
+    table = FakeTable()
+    reconciler = Reconciler({4: table}, NodeView(name="here"))
+    reconciler.begin({each.name: Wanted(each, ENDPOINTS) for each in (WEB, LATE)})
+    return reconciler, table
+
+
+def test_a_service_is_shown_with_frontends_endpoints_and_policy() -> None:
+    (row,) = service_report.rows(served()[0], {WEB.name: ["is odd"]}, "shop/web", compare=True)
+
+    assert row["frontends"] == [
+        {"at": "10.96.0.20:80/tcp", "port": "http", "endpoints": ["10.244.1.7:8080"], "local": []},
+        {
+            "at": "NodePort IPv4 30080/tcp",
+            "port": "http",
+            "endpoints": ["10.244.1.7:8080"],
+            "local": [],
+        },
+    ]
+    assert (row["internal_policy"], row["external_policy"]) == ("Cluster", "Cluster")
+    assert (row["programmed"], row["problems"], row["differing"]) == (True, ["is odd"], [])
+
+
+def test_what_the_kernel_lacks_is_named() -> None:
+    reconciler, table = served()
+    assert table.elements is not None
+    table.elements = frozenset(each for each in table.elements if each.of.name != "endpoints")
+
+    late, web = service_report.rows(reconciler, {}, "", compare=True)
+
+    assert web["differing"] == ["endpoints { 10.96.0.20 . tcp . 80 . 0 : 10.244.1.7 . 8080 }"]
+    assert not web["programmed"]
+    assert late["name"] == "shop/late"
+
+
+def test_frontends_that_two_claim_are_named_with_who_has_them() -> None:
+    assert service_report.conflicts(served()[0]) == [
+        "NodePort IPv4 30080/tcp is claimed by shop/web, shop/late: shop/web has it"
+    ]
