@@ -156,7 +156,7 @@ class Authority(Administration):
         return self._answer(plan.node, plan.lost)
 
     def _known(self, node: str) -> registration.Known:
-        view = self._replica.view
+        view, key = self._replica.view, self._replica.keys.node(node)
         return registration.Known(
             # Without one, whoever remembers one finds that the store is not what it was.
             meta=view.meta or Meta(generation=""),
@@ -165,6 +165,8 @@ class Authority(Administration):
             counter=view.counter,
             blocks=view.blocks,
             unconfirmed_boots=(view.config or Config()).settings.unconfirmed_boots,
+            edited=any(one.key == key for one in view.foreign),
+            unreadable=[one.cidr for one in view.foreign if one.cidr],
         )
 
     def _registering(self, asked: Register, plan: registration.Plan, alive: Put) -> Change:

@@ -4,7 +4,7 @@ A node that misses a record that only its own word or a fence could have ended h
 that went back: claims freeze, and it writes again what is its own, where nothing stands.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -21,7 +21,11 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What the store has about the one that registers; *blocks* are all, by range."""
+    """What the store has about the one that registers; *blocks* are all, by range.
+
+    Of what cannot be read: *edited* says whether the node's own record is that, *unreadable* are
+    the blocks.
+    """
 
     meta: Meta
     node: Node | None
@@ -29,13 +33,15 @@ class Known:
     counter: int
     blocks: Mapping[IPNetwork, Block]
     unconfirmed_boots: bool
+    edited: bool = False
+    unreadable: Collection[IPNetwork] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """*node* as it shall be, *blocks* to put; *freeze*: why the store cannot be the one it was.
 
-    *keep*: what stands under the node's name is another's, and is not overwritten.
+    *keep*: what stands under the node's name is another's, or edited, and is not overwritten.
     """
 
     node: Node
@@ -47,15 +53,14 @@ class Plan:
 
 def plan(asked: Register, known: Known) -> Plan:
     """Raises SecondBoot, Forbidden."""
-    forgiven = asked.generation in known.meta.previous
     node, reasons = _node(asked, known)
-    if asked.generation and asked.generation != known.meta.generation:
-        reasons.append(f"remembers generation {asked.generation}, not {known.meta.generation}")
-    elif asked.counter > known.counter:
-        reasons.append(f"remembers {asked.counter} claims, and the store {known.counter}")
+    reasons += _remembered(asked, known)
+    unreadable = _unreadable(asked, node, known)
     put: list[Block] = []
     lost: list[IPNetwork] = []
     for held in asked.blocks:
+        if held.cidr in unreadable:
+            continue
         if (block := known.blocks.get(held.cidr)) is None:
             mine, why = _missing(held, node, known)
         else:
@@ -64,13 +69,30 @@ def plan(asked: Register, known: Known) -> Plan:
             lost.append(held.cidr)
         elif mine != block:
             put.append(mine)
-        if why:
-            reasons.append(why)
+        reasons += [why] if why else []
     put += islice(_disowned(asked, node, known), AT_ONCE)
-    freeze = "" if forgiven or not reasons else f"node {asked.node} {'; '.join(reasons)}"
+    if asked.generation in known.meta.previous:
+        reasons = []
+    reasons += ["finds its own record edited"] if known.edited else []
+    reasons += [f"finds its block {cidr} edited" for cidr in unreadable]
+    freeze = f"node {asked.node} {'; '.join(reasons)}" if reasons else ""
     former = known.node
-    keep = bool(freeze) and former is not None and former.uid != node.uid
+    keep = known.edited or (bool(freeze) and former is not None and former.uid != node.uid)
     return Plan(node=node, keep=keep, blocks=tuple(put), lost=tuple(lost), freeze=legible(freeze))
+
+
+def _remembered(asked: Register, known: Known) -> list[str]:
+    if asked.generation and asked.generation != known.meta.generation:
+        return [f"remembers generation {asked.generation}, not {known.meta.generation}"]
+    if asked.counter > known.counter:
+        return [f"remembers {asked.counter} claims, and the store {known.counter}"]
+    return []
+
+
+def _unreadable(asked: Register, node: Node, known: Known) -> list[IPNetwork]:
+    """Which of its blocks somebody edited: they are neither written again nor lost."""
+    held = (one.cidr for one in asked.blocks if one.epoch >= node.epoch)
+    return [cidr for cidr in held if any(map(cidr.overlaps, known.unreadable))]
 
 
 def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
@@ -84,6 +106,10 @@ def _node(asked: Register, known: Known) -> tuple[Node, list[str]]:
         unconfirmed=known.unconfirmed_boots,
     )
     node, alive = known.node, known.alive
+    if known.edited:
+        if not asked.epoch:
+            raise Forbidden(f"the record of node {asked.node} was edited: see isthmus ipam check")
+        return fields, []
     if node is None:
         return fields, ["misses its own record"] if asked.epoch else []
     if alive and (alive.uid, alive.boot_id) != (asked.uid, asked.boot_id):

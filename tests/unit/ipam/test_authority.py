@@ -180,6 +180,26 @@ def test_foreign_key_is_reported_left_alone_and_not_given(cluster: Site) -> None
     assert cluster.store.entries[in_the_way].value == b"by hand"
 
 
+@pytest.mark.parametrize("what", ["record", "block"])
+def test_what_somebody_edited_of_a_node_stays_and_its_node_keeps_what_it_has(
+    cluster: Site, what: str
+) -> None:
+    generation = cluster.register(node("a")).generation
+    held = cluster.claim("a").blocks
+    key = KEYS.node("a") if what == "record" else KEYS.block(held[0].cidr)
+    cluster.run(put(cluster, key, b"by hand"))
+
+    again = node("a", epoch=1, generation=generation, blocks=held)
+    told = cluster.register(again)
+    cluster.do(lambda a: a.init(Init(recover=True)))
+    after = cluster.register(again, at=1)
+
+    assert (told.lost, after.lost) == ((), ())
+    assert "edited" in told.frozen
+    assert "edited" in after.frozen
+    assert cluster.store.entries[key].value == b"by hand"
+
+
 async def put(cluster: Site, key: str, value: bytes) -> None:
     from ipam.kv import Put
 

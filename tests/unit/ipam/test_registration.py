@@ -60,6 +60,11 @@ def test_what_others_remembered_as_the_nodes_is_handed_back_by_its_word(
     assert (made.blocks == (quarantined,)) == handed_back
 
 
+def test_name_whose_record_was_edited_is_not_given_to_a_new_node() -> None:
+    with pytest.raises(Forbidden, match="the record of node a was edited"):
+        plan(replace(ASKED, epoch=0, generation="", blocks=()), known(None, edited=True))
+
+
 def test_node_that_is_as_it_was_changes_nothing() -> None:
     same = plan(ASKED, known(NODE, BLOCK))
 
