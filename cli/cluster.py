@@ -12,6 +12,7 @@ import click
 from cli.answers import Problem, Unreachable, configured
 from net.settings import endpoints
 
+WHOLE = click.IntRange(-(1 << 31), (1 << 31) - 1)  # as a message has it
 _IDENTITY = Path("/etc/isthmus")
 _WITHIN_S = 40.0  # ipamd itself gives up after 30
 

@@ -3,7 +3,7 @@
 Of this node; where ipamd is configured or named, of the whole cluster where that is asked.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,6 @@ def release(  # noqa: PLR0917 - click passes each by its name
 
 def _is_block(wanted: str) -> bool:
     try:
-        return "/" in wanted and ip_network(wanted) is not None
+        return "/" in wanted and ip_interface(wanted) is not None  # ipamd says of host bits
     except ValueError:
         return False

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from cli.answers import Columns, json_option, print_json, print_rows, print_table
-from cli.cluster import cluster_options, need_cluster
+from cli.cluster import WHOLE, cluster_options, need_cluster
 
 _BLOCK: Columns = {
     "BLOCK": itemgetter("cidr"),
@@ -141,7 +141,7 @@ def drain(  # noqa: PLR0913, PLR0917 - click passes each by its name
 
 
 @click.command()
-@click.option("--blocks-per-node", type=int, help="As many as one node may have.")
+@click.option("--blocks-per-node", type=WHOLE, help="As many as one node may have.")
 @click.option(
     "--node-deletion-fences/--no-node-deletion-fences",
     default=None,

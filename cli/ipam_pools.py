@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from cli.answers import Columns, json_option, print_rows
-from cli.cluster import cluster_options, need_cluster
+from cli.cluster import WHOLE, cluster_options, need_cluster
 from cli.install import Subnet
 from ipam.cluster import Pool, PoolState
 from ipam.pools import DEFAULT_LENGTH
@@ -69,14 +69,14 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
 @pools.command()
 @click.argument("name")
 @click.argument("cidr", type=Subnet())
-@click.option("--block-length", type=int, help="Of one block; without it 26, or 122 for IPv6.")
+@click.option("--block-length", type=WHOLE, help="Of one block; without it 26, or 122 for IPv6.")
 @click.option(
     "--label", "labels", type=Labels(), multiple=True, help="Only for nodes with this label."
 )
 @click.option(
     "--reserve", "reservations", type=Subnet(), multiple=True, help="Never given: once for each."
 )
-@click.option("--order", type=int, default=0, help="Pools of a lower one are asked first.")
+@click.option("--order", type=WHOLE, default=0, help="Pools of a lower one are asked first.")
 @_masquerade(default=True)
 @cluster_options
 def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
@@ -111,9 +111,9 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 @pools.command("set")
 @click.argument("name")
 @click.option("--cidr", type=Subnet(), help="A wider network around the former: the pool grows.")
-@click.option("--block-length", type=int, help="Of one block, while none is in use.")
+@click.option("--block-length", type=WHOLE, help="Of one block, while none is in use.")
 @click.option("--state", type=click.Choice([state.value for state in PoolState]))
-@click.option("--order", type=int)
+@click.option("--order", type=WHOLE)
 @click.option("--label", "labels", type=Labels(), multiple=True, help="In place of all there were.")
 @click.option("--no-labels", is_flag=True, help="For any node.")
 @click.option("--reserve", "reservations", type=Subnet(), multiple=True, help="Likewise.")

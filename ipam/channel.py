@@ -6,6 +6,7 @@ then the next call opens another.  Calls that still run on the former one are le
 
 import asyncio
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -215,6 +216,8 @@ async def explain(endpoint: str, files: TLSFiles, server_name: str = "") -> str:
         return f"its certificate is refused here: {exc.verify_message}"
     except ssl.SSLError as exc:
         return f"our certificate {files.certificate} is refused there: {_alert(exc)}"
+    except socket.gaierror as exc:
+        return str(exc.strerror)
     except OSError as exc:
         return os.strerror(exc.errno) if exc.errno else str(exc)
     return ""

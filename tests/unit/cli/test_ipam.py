@@ -59,6 +59,12 @@ def test_a_refused_release_is_a_problem(run: Run, agent: Agent) -> None:
     assert "its sandbox is alive" in result.output
 
 
+def test_block_to_release_is_one_for_ipamd_even_with_host_bits(run: Run, tmp_path: Path) -> None:
+    result = run("ipam", "release", "10.9.0.1/26", "--ipamd", "127.0.0.1:1", "--identity", tmp_path)
+
+    assert "admin.pem" in result.output
+
+
 def test_release_needs_an_agent_and_a_name(run: Run, tmp_path: Path) -> None:
     away = run("ipam", "release", "c1", "--socket", tmp_path / "none")
 

@@ -146,6 +146,7 @@ def test_what_a_status_means(code: grpc.StatusCode, refusal: str, kind: type[IPA
 def test_a_server_that_is_well_needs_no_explanation(tmp_path: Path) -> None:
     async def play(site: Site) -> None:
         assert await explain(site.endpoint, site.signer.admin()) == ""
+        assert "not known" in await explain("[fe80::1%nosuch]:1", site.signer.admin())
 
     run(tmp_path, play)
 
