@@ -109,9 +109,10 @@ class Journaled(Authority):
     journal: Path
 
     async def register(self, asked: calls.Register) -> calls.Registered:
-        self._note("asked", replace(asked, labels={}))  # a view of a mapping is not pickled
+        # A view of a mapping is not pickled.
+        self._note("asked", replace(asked, labels={}))
         answer = await super().register(asked)
-        self._note("answered", answer)
+        self._note("answered", replace(answer, pools=()))
         return answer
 
     async def claim(self, asked: calls.Claim) -> calls.Claimed:

@@ -160,10 +160,7 @@ def test_a_lost_block_sends_and_takes_nothing_and_is_never_given_from(
     assert lost.namespace.pings("198.51.100.2")
     assert other.namespace.pings(address)
     machine.kill()
-    ipamd.do("settings", {"quarantine_s": 0})
-    ipamd.do("fence", "n1")
-    until(lambda: ipamd.do("show", "blocks") == [], "the blocks are freed", timeout=60)
-    ipamd.do("take", "n2", 2)
+    lose_blocks(ipamd)
     assert counted(wire) > 0
 
     with sending(lost, "198.51.100.2"):
@@ -201,6 +198,110 @@ def test_a_lost_block_sends_and_takes_nothing_and_is_never_given_from(
         "nothing of it is left",
     )
     assert blocks(machine, "lost") == []
+
+
+def lose_blocks(ipamd: Ipamd) -> None:
+    """Let another node have all blocks that this one, whose agent is down, thinks its own."""
+    ipamd.do("settings", {"quarantine_s": 0})
+    ipamd.do("fence", "n1")
+    until(lambda: ipamd.do("show", "blocks") == [], "the blocks are freed", timeout=60)
+    ipamd.do("take", "n2", 2)
+
+
+@pytest.mark.parametrize("ipamd", [("10.30.0.0/28", "fd30::/121")], indirect=True)
+def test_addresses_that_a_lost_store_knew_are_cut_off_before_the_fence_ends(
+    machine: Machine, ipamd: Ipamd, wire: Namespace
+) -> None:
+    machine.start()
+    has_blocks(machine)
+    (pod, address), (other, _) = pods_of(machine, BRIDGE, 2)
+    count_from(wire, ip_network(f"{address}/29", strict=False))
+    machine.stop()
+    for file in machine.config.database.parent.glob("isthmus.db*"):
+        file.unlink()
+    machine.start()
+    until(lambda: "is known with another store" in cluster(machine)["trouble"], "it is refused")
+    assert pod.namespace.pings("198.51.100.2")
+    machine.kill()
+    lose_blocks(ipamd)
+
+    with sending(pod, "198.51.100.2"):
+        machine.start()
+        until(lambda: ipamd.do("show", "nodes", "n1")[0]["state"] == "active", "it is let back")
+        before = counted(wire)
+        outcomes = [
+            pod.namespace.pings("198.51.100.2"),
+            other.namespace.pings(address),
+            machine.host.pings(address),
+            wire.pings(address),
+        ]
+
+        assert outcomes == [False] * 4
+        assert counted(wire) == before > 0
+    assert len(blocks(machine, "lost")) == 2
+    assert len([line for line in machine.problems() if "no longer this node's" in line]) == 4
+    for one in (pod, other):
+        assert machine.delete(one, network=BRIDGE).status == 0
+    until(lambda: blocks(machine, "lost") == [], "nothing of it is left")
+
+
+@pytest.mark.parametrize("ipamd", [("10.30.0.0/28", "fd30::/121")], indirect=True)
+def test_nobody_on_the_bridge_is_told_who_has_a_lost_address(
+    machine: Machine, ipamd: Ipamd
+) -> None:
+    machine.start()
+    has_blocks(machine)
+    lost = machine.pod()
+    gone = addresses(machine.add(lost, network=BRIDGE))
+    machine.kill()
+    lose_blocks(ipamd)
+    machine.start()
+    until(lambda: len(blocks(machine, "lost")) == 2, "it is told")
+    ipamd.do("pool", "more", "10.30.1.0/24", 26)
+    ipamd.do("pool", "more6", "fd30:1::/64", 122)
+    has_blocks(machine)
+    one, two = machine.pod(), machine.pod()
+    (first, second) = (addresses(machine.add(pod, network=BRIDGE)) for pod in (one, two))
+
+    def asks(asking: Pod, addresses: tuple[str, ...]) -> list[bool]:
+        asking.namespace.run("ip", "neighbour", "flush", "dev", "eth0")
+        for address in addresses:
+            asking.namespace.run("ip", "route", "replace", address, "dev", "eth0")
+            asking.namespace.pings(address)
+        return [has_neighbour(asking.namespace, address) for address in addresses]
+
+    assert asks(one, second) == [True, True]
+    assert all(has_neighbour(two.namespace, address) for address in first)
+    assert asks(lost, first) == [False, False]
+    assert not any(has_neighbour(one.namespace, address) for address in gone)
+    assert asks(one, gone) == [False, False]
+
+
+def has_neighbour(namespace: Namespace, address: str) -> bool:
+    return "lladdr" in namespace.run("ip", "neighbour", "show", "to", address)
+
+
+@pytest.mark.parametrize("in_order", [True, False], ids=["restarted", "lost power"])
+def test_a_quick_reboot_is_served_at_once_if_it_was_in_order(
+    machine: Machine, ipamd: Ipamd, in_order: bool
+) -> None:
+    machine.start()
+    has_blocks(machine)
+    if in_order:
+        machine.stop()
+    else:
+        machine.kill()
+
+    def boot() -> int:
+        with inside(machine.host):
+            wired = wire_node(machine.config, boot="another-boot")
+            blocks, talk = wired.blocks, join(wired)
+            assert blocks is not None
+            assert talk is not None
+            asyncio.run(talk_until(talk, lambda: not blocks.unserved))
+            return int(talk.describe()["refusals"] + talk.describe()["failures"])
+
+    assert (in_child(boot) == 0) == in_order
 
 
 def test_a_new_boot_serves_once_ipamd_has_confirmed_it(machine: Machine, ipamd: Ipamd) -> None:

@@ -181,6 +181,24 @@ def test_fence_is_not_undone(cluster: Site) -> None:
         cluster.do(lambda a: a.drain(Drain(node="b", fenced=True)))
 
 
+def test_node_that_took_up_its_blocks_and_did_not_come_again_is_fenced_anew(cluster: Site) -> None:
+    fence = Drain(node="a", fenced=True, force=True, by="op")
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks
+    known = replace(node("a"), epoch=1, blocks=held)
+    epochs = []
+    for _ in range(2):
+        cluster.do(lambda a: a.drain(fence))
+        epochs.append(cluster.register(known).epoch)
+        cluster.rest()
+    there = len(cluster.replicas[0].replica.view.blocks)
+    cluster.do(lambda a: a.drain(fence))
+    cluster.rest()
+
+    assert epochs == [2, 3]
+    assert (there, len(cluster.replicas[0].replica.view.blocks)) == (2, 0)
+
+
 def test_node_that_may_serve_unconfirmed_is_fenced_only_if_wiped(cluster: Site) -> None:
     cluster.do(lambda a: a.change_settings(unconfirmed_boots=True))
     cluster.register(node("a"))

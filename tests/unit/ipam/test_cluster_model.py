@@ -338,6 +338,36 @@ class Cluster(RuleBasedStateMachine):
         self.fence(pick, which, Trouble(), True)
         self._let_it_rest(which)
 
+    @rule(pick=ONE_OF_FEW, which=ONE_OF_FEW, ends=st.integers(0, 5))
+    def come_back_from_a_fence(self, pick: int, which: int, ends: int) -> None:
+        """It was cut off, others have its blocks, and it may end before it hears an answer."""
+        node = self.nodes[pick % NODES]
+        self.all_goes_well(pick, which)
+        self.fail_over(pick, which, False)
+        for other in range(pick + 1, pick + NODES):
+            self.fill(other, which)
+        self.heal(pick)
+        self.wait(200)
+        if node.life and not node.life.line.conversing.is_under_way:
+            self._live(node, Life.converse, None)
+        for step in range(4):
+            self._answer_next(node, which, ends=step == ends)
+            self.start(pick)
+
+    def _answer_next(self, node: Node, which: int, *, ends: bool) -> None:
+        """Serve what *node* waits for; who looks at ipamd in between sees what it has come to."""
+        wanted = node.life.line.conversing.number if node.life else None
+        at = next((n for n, (number, _, _) in enumerate(self.messages) if number == wanted), None)
+        if at is None:
+            return
+        self._serve(at, which, Trouble(), again=False)
+        self.i1_no_address_can_be_held_by_two()
+        if ends:
+            run(self.runner, node.crash())
+        else:
+            self.deliver(len(self.answers) - 1)
+            self.i1_no_address_can_be_held_by_two()
+
     @rule(which=ONE_OF_FEW)
     def what_was_sent_long_ago_arrives(self, which: int) -> None:
         self._serve(0, which, Trouble(), again=False)
