@@ -4,6 +4,7 @@
     generation   made by ipamd, and recorded in ConfigMap isthmus-cluster
     pools        those that are asked for and not there
 
+Pools that overlap the cluster's nodes or Services are refused, before anything begins.
 Done again it changes nothing.  Where a generation is recorded and ipamd's etcd has none, it is
 refused: that etcd was emptied or is another one, and would give away addresses that are in use.
 """
@@ -85,6 +86,8 @@ def begin(
         try:
             authority = await record.authority()
             known = await record.generation()
+            if not known:
+                await record.check(pools)
             with tempfile.TemporaryDirectory() as directory:
                 identify(Path(directory), authority)
                 cluster = Cluster(endpoints([ipamd]), Path(directory))
@@ -129,6 +132,13 @@ class Record:
             return str((await self._data("configmaps", RECORD)).get("generation", ""))
         except NotFound:
             return ""
+
+    async def check(self, pools: Sequence[Pool]) -> None:
+        """Raise Problem where *pools* have addresses that nodes or Services have."""
+        from cli.overlap import overlaps, used
+
+        if wrong := overlaps(pools, await used(self._client)):
+            raise Problem("\n".join(wrong))
 
     async def keep(self, generation: str) -> None:
         await self._ensure("configmaps", RECORD, {"generation": generation})

@@ -50,6 +50,13 @@ def access() -> list[Object]:
             _rule("", ["configmaps"], ["get"], names=[CA, RECORD]),
         ),
         _binding(BEGIN),
+        _cluster_role(
+            BEGIN,
+            # Whether pools overlap what nodes and Services have.
+            _rule("", ["nodes"], ["list"]),
+            _rule("networking.k8s.io", ["servicecidrs"], ["list"]),
+        ),
+        _cluster_binding(BEGIN),
     ]
 
 

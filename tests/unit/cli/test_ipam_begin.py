@@ -104,3 +104,14 @@ def test_a_malformed_pool_is_a_matter_of_usage(pool: str) -> None:
 
     assert done.exit_code == 2
     assert "as ipv4=10.244.0.0/16:24" in done.output
+
+
+def test_a_pool_that_services_have_is_refused() -> None:
+    server = Server()
+    server.objects["/api/v1/nodes"] = {"items": []}
+    server.objects["/apis/networking.k8s.io/v1/servicecidrs"] = {
+        "items": [{"spec": {"cidrs": ["10.244.0.0/20"]}}]
+    }
+
+    with pytest.raises(Problem, match=r"pool ipv4 .* overlaps 10\.244\.0\.0/20"):
+        asyncio.run(Record(server, "isthmus").check([POOL]))  # type: ignore[arg-type]
