@@ -6,12 +6,16 @@ limits hold for the cluster too.
 """
 
 import contextlib
+import hashlib
 import os
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-NAME = "isthmus-kind"
+from tools.kind.places import ROOT
+
+# One for each checkout, whose engines would otherwise remove each other's groups.
+NAME = f"isthmus-kind-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"
 CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
