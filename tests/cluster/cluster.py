@@ -1,10 +1,11 @@
 """A real cluster as tests use it: kubectl, its nodes, its pods."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tools.kind import cluster as kind
 from tools.kind.engine import Engine
@@ -13,6 +14,7 @@ from tools.kind.places import KUBECONFIG
 AGNHOST = "registry.k8s.io/e2e-test-images/agnhost:2.56"
 
 Manifest = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,13 @@ class Cluster:
             *("wait", f"--for={condition}", f"--timeout={seconds}s", *arguments),
             timeout=seconds + 10,
         )
+
+    def events(self, name: str) -> str:
+        """Return what the events of an object say, one a line."""
+        found = self.get(
+            "events", "--all-namespaces", f"--field-selector=involvedObject.name={name}"
+        )
+        return "\n".join(f"{one['reason']}: {one['message']}" for one in found["items"])
 
     def on_node(self, node: str, *argv: str, stdin: str = "", timeout: float = 120) -> str:
         """Return the output of a program that runs on a node."""
@@ -92,3 +101,12 @@ def service(name: str, port: int, target: int, **spec: Any) -> Manifest:
             **spec,
         },
     }
+
+
+def until(look: Callable[[], T], *, what: str, seconds: float = 60) -> T:
+    """Return what *look* sees once that is true; AssertionError where it never is."""
+    deadline = time.monotonic() + seconds
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.2)
+    return seen

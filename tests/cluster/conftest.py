@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import reference
+from tests.cluster import isthmus, reference
 from tests.cluster.cluster import Cluster
 from tools.kind import lock, way
 
@@ -30,6 +30,21 @@ def reference_network(cluster: Cluster) -> Iterator[list[reference.Node]]:
     finally:
         reference.remove_kube_proxy(cluster)
         reference.remove(cluster)
+
+
+@pytest.fixture(scope="session")
+def isthmus_image(cluster: Cluster) -> None:
+    """The image of `make image`, on every node."""
+    cluster.load(isthmus.IMAGE)
+
+
+@pytest.fixture(scope="module")
+def isthmus_network(cluster: Cluster, isthmus_image: None) -> Iterator[isthmus.Network]:
+    """The cluster with isthmus as its network, by routes where they can be."""
+    network = isthmus.Network(cluster)
+    network.install()
+    yield network
+    network.uninstall()
 
 
 @pytest.fixture(autouse=True)

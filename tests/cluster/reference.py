@@ -131,10 +131,11 @@ def observed(cluster: Cluster) -> list[Node]:
         )
         for item in cluster.get("nodes")["items"]
     }
-    return planned(addresses, _pod_networks(cluster))
+    return planned(addresses, pod_networks(cluster))
 
 
-def _pod_networks(cluster: Cluster) -> tuple[Block, ...]:
+def pod_networks(cluster: Cluster) -> tuple[Block, ...]:
+    """Return what the cluster was made with for pods, one of each family."""
     configuration = cluster.get("configmap/kubeadm-config", "--namespace=kube-system")
     for line in configuration["data"]["ClusterConfiguration"].splitlines():
         key, _, value = line.strip().partition(": ")

@@ -1,0 +1,91 @@
+"""A UDP flow of 1 kHz and a TCP stream between pods of two nodes, and what they lost."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.cluster.cluster import AGNHOST, Cluster, pod
+
+SERVER, CLIENT = "flow-server", "flow-client"
+_PORTS = {"udp": "5201", "tcp": "5202"}
+_RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K"), "tcp": ("--bitrate=8M",)}
+
+
+@dataclass(slots=True)
+class Flow:
+    """Complete when it has ended; *unread* packets arrived, and the busy receiver dropped them.
+
+    *losses*: of both, by the second in which they were missed.
+    """
+
+    packets: int = 0
+    lost: int = 0
+    unread: int = 0
+    megabytes: float = 0.0
+    sent_again: int = 0
+    losses: dict[int, int] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.lost} of {self.packets} UDP packets lost{self._when()}, {self.unread} unread; "
+            f"TCP: {self.megabytes:.1f} MB, {self.sent_again} segments sent again"
+        )
+
+    def _when(self) -> str:
+        return "".join(f", {count} in second {at}" for at, count in self.losses.items())
+
+
+@contextmanager
+def flowing(cluster: Cluster, server: str, client: str) -> Iterator[Flow]:
+    """Have pods on these nodes talk meanwhile; then the Flow says what became of it."""
+    flow = Flow()
+    cluster.apply(_pod(SERVER, server, {kind: ("-s", "-1") for kind in _PORTS}))
+    try:
+        cluster.wait("condition=Ready", f"pod/{SERVER}")
+        address = cluster.get("pod", SERVER)["status"]["podIP"]
+        arguments = {kind: ("-c", address, "-t", "0", *_RATES[kind]) for kind in _PORTS}
+        cluster.apply(_pod(CLIENT, client, arguments))
+        cluster.wait("condition=Ready", f"pod/{CLIENT}")
+        yield flow
+        _end(cluster, flow)
+    finally:
+        cluster.kubectl("delete", "pod", "--force", "--ignore-not-found", SERVER, CLIENT)
+
+
+def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    containers = [
+        {"name": kind, "image": AGNHOST, "command": ["iperf3", "-J", "-p", _PORTS[kind], *more]}
+        for kind, more in arguments.items()
+    ]
+    return pod(name, node, containers=containers, restartPolicy="Never")
+
+
+def _end(cluster: Cluster, flow: Flow) -> None:
+    flow.unread = _unread(cluster.in_pod(SERVER, "cat", "/proc/net/snmp"))
+    # The client first: what it has sent arrives, and the server counts it.
+    for kind in _PORTS:
+        cluster.kubectl("exec", CLIENT, f"--container={kind}", "--", "sh", "-c", "kill -INT 1")
+    cluster.wait("jsonpath={.status.phase}=Succeeded", f"pod/{SERVER}")
+    received = _report(cluster, SERVER, "udp")
+    flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))
+    flow.lost -= flow.unread
+    flow.losses = {
+        int(one["sum"]["start"]): one["sum"]["lost_packets"]
+        for one in received["intervals"]
+        if one["sum"]["lost_packets"]
+    }
+    flow.sent_again = _report(cluster, CLIENT, "tcp")["end"]["sum_sent"]["retransmits"]
+    flow.megabytes = _report(cluster, SERVER, "tcp")["end"]["sum_received"]["bytes"] / 1e6
+
+
+def _report(cluster: Cluster, name: str, kind: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(cluster.kubectl("logs", name, f"--container={kind}"))
+    return report
+
+
+def _unread(snmp: str) -> int:
+    """Return how many packets found no room in their socket."""
+    names, values = (line.split() for line in snmp.splitlines() if line.startswith("Udp:"))
+    return int(values[names.index("RcvbufErrors")])
