@@ -94,7 +94,9 @@ def _not_its_own(view: View, said: Audit, cidr: IPNetwork, held: Held) -> str:
         return "and nobody's"
     if (block.node, block.uid) != (said.node, said.uid):
         return f"and {block.node}'s"
-    if entry.create_revision != held.revision or block.state is BlockState.QUARANTINED:
+    # One that its node wrote again has no nonce; the node learns of its revision once thawed.
+    another = bool(block.nonce) and entry.create_revision != held.revision
+    if another or block.state is BlockState.QUARANTINED:
         return f"which gave it back: it is {block.state}, of revision {entry.create_revision}"
     return ""
 

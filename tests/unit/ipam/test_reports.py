@@ -46,6 +46,13 @@ def test_a_block_used_by_a_node_whose_it_is_not_is_named_with_its_owner() -> Non
     assert found(SAID, returning) == []
 
 
+def test_a_block_that_its_node_wrote_again_after_a_loss_is_its_own() -> None:
+    again = store(block=replace(BLOCK, nonce=""))
+    former = replace(SAID, blocks=(held(9),))
+
+    assert compare(again, Answers({"a": former})) == ()
+
+
 def test_a_mirror_that_is_behind_is_named_lease_by_lease() -> None:
     moved = replace(LEASE, addresses=(ip_address("10.0.0.3"),))
     more = replace(LEASE, container_id="c2", addresses=(ip_address("10.0.0.4"),), pod="")
