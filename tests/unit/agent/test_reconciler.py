@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent import reconciler as reconciling
 from agent.reconciler import Patience, Reconciler, Report
 from agent.search import Search
 from cni.attachment import host_name
@@ -347,8 +348,9 @@ def test_an_orphan_that_gets_its_alias_is_none(world: World, reconciler: Reconci
 
 
 def test_a_pair_that_an_add_is_still_making_is_no_orphan(
-    world: World, reconciler: Reconciler
+    world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(reconciling, "_KEY_WAIT_S", 0.01)
     world.made()
     world.kernel.links[HOST] = replace(world.kernel.links[HOST], alias="")
     with world.node.locks.hold(WHO):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ipam import auditing, authority
 from ipam.authority import Authority
 from ipam.calls import Claim, Drain, Held, Init, Release, TableRow
 from ipam.cluster import BlockState, NodeState, PoolState
@@ -166,7 +167,11 @@ def test_draining_pool_wants_its_blocks_back_and_a_node_gets_others(cluster: Sit
     assert {block.state for block in cluster.register(node("a")).blocks} == {BlockState.ACTIVE}
 
 
-def test_foreign_key_is_reported_left_alone_and_not_given(cluster: Site) -> None:
+def test_foreign_key_is_reported_left_alone_and_not_given(
+    cluster: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditing, "WITHIN_S", 0.0)  # of the two nodes none answers
+    monkeypatch.setattr(authority, "AGAIN_S", 0.0)
     in_the_way = KEYS.block(ip_network("10.0.0.0/25"))
     cluster.run(put(cluster, in_the_way, b"by hand"))
     cluster.register(node("a"))

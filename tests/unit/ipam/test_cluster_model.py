@@ -638,7 +638,7 @@ class Cluster(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=30,
+    max_examples=20,
     stateful_step_count=80,
     deadline=None,
     derandomize=True,
