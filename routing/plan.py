@@ -223,11 +223,13 @@ def problems(local: Local, others: Iterable[Peer], ways: Hops, settings: Setting
     six = any(block.version == 6 for block in local.blocks)
     if six and 0 < mtu < 1280:
         found.append(f"pods' MTU is {mtu}, and IPv6 needs 1280: the link's MTU is too small")
-    room = min((mtu - OVERHEAD[v] for v, mtu in local.mtus.items()), default=0)
-    if settings.mode is not Mode.DIRECT and 0 < room < settings.mtu:
-        found.append(
-            f"mtu = {settings.mtu} is too large: VXLAN leaves {room} bytes of the link's MTU"
+    tunnelled = settings.mode is not Mode.DIRECT
+    room = min((mtu - tunnelled * OVERHEAD[v] for v, mtu in local.mtus.items()), default=0)
+    if 0 < room < settings.mtu:
+        why = (
+            f"VXLAN leaves {room} bytes of the link's MTU" if tunnelled else f"the link has {room}"
         )
+        found.append(f"mtu = {settings.mtu} is too large: {why}")
     return found
 
 

@@ -256,6 +256,9 @@ def test_an_mtu_that_cannot_work_is_named() -> None:
     assert problems(local(), (), {}, Settings(mtu=1500)) == [
         "mtu = 1500 is too large: VXLAN leaves 1430 bytes of the link's MTU"
     ]
+    assert problems(local(), (), {}, Settings(mode=Mode.DIRECT, mtu=1501)) == [
+        "mtu = 1501 is too large: the link has 1500"
+    ]
     assert problems(local(), (), {}, Settings(mtu=1500, mode=Mode.DIRECT)) == []
 
 
