@@ -1,9 +1,8 @@
 """Kubernetes' own end-to-end tests of the network, on the cluster that is up.
 
-    python -m tests.cluster.e2e [--reference] [--focus REGEX] [--skip REGEX]
+    python -m tests.cluster.e2e [--network isthmus|reference|present] [--specs NAME]
 
-With --reference the reference's network and kube-proxy are installed first; without, the cluster is
-tested as it is.  The default is conformance, without what disturbs a cluster or takes long.
+Kube-proxy serves the Services.  The default is conformance on isthmus.
 """
 
 import os
@@ -13,14 +12,23 @@ from pathlib import Path
 
 import click
 
-from tests.cluster import reference
+from tests.cluster import isthmus, reference
 from tests.cluster.cluster import Cluster
 from tools.kind import lock, way
 from tools.kind.places import BUILD, KUBECONFIG, PROGRAMS
 
-CONFORMANCE = r"\[sig-network\].*\[Conformance\]"
-# latency measures the machine; the others change nodes or need to be alone.
-DISTURBING = r"\[Slow\]|\[Serial\]|\[Disruptive\]|latency"
+# Which specs, by name: they match the first expression and not the second.
+# The internet, clouds, SCTP in the kernel and features off by default are not here; what is
+# disruptive or serial changes nodes.
+ABSENT = (
+    r"\[Serial\]|\[Disruptive\]|SCTP|sctp|Internet connection|OffByDefault|NetworkPolicy"
+    r"|LoadBalancer|Provider:GCE|KubeProxyNFAcct"
+)
+SPECS = {
+    "conformance": (r"\[sig-network\].*\[Conformance\]", r"\[Slow\]|\[Serial\]|\[Disruptive\]"),
+    "dual-stack": (r"\[sig-network\].*(IPv6DualStack|dual.?stack)", ABSENT),
+    "granular": (r"\[sig-network\].*(Granular Checks|HostPort|NoSNAT|hairpin)", f"{ABSENT}|Dual"),
+}
 REPORTS = BUILD / "e2e"
 
 
@@ -35,25 +43,42 @@ def command(focus: str, skip: str, processes: int) -> list[str | Path]:
 
 
 @click.command()
-@click.option("--focus", default=CONFORMANCE, show_default=True, help="Which specs.")
-@click.option("--skip", default=DISTURBING, show_default=True, help="Which of these not.")
+@click.option(
+    "--network",
+    type=click.Choice(["isthmus", "reference", "present"]),
+    default="isthmus",
+    show_default=True,
+    help="Installed before, with kube-proxy; or what the cluster has, as it is.",
+)
+@click.option("--specs", type=click.Choice(list(SPECS)), default="conformance", show_default=True)
+@click.option("--focus", help="Which specs instead, as an expression.")
+@click.option("--skip", help="Which of these not.")
 @click.option("--procs", default=4, show_default=True, help="How many at once.")
-@click.option("--reference", "use_reference", is_flag=True, help="With the reference's network.")
-def main(focus: str, skip: str, procs: int, use_reference: bool) -> None:
+def main(network: str, specs: str, focus: str | None, skip: str | None, procs: int) -> None:
     """Run Kubernetes' end-to-end tests of the network on the cluster that is up."""
+    of_specs = SPECS[specs]
     with lock.held():
         engine = way.current()
-        cluster = Cluster(engine)
-        if use_reference:
-            reference.install(cluster)
-            reference.install_kube_proxy(cluster)
+        _prepare(Cluster(engine), network)
         REPORTS.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [*engine.prefix, *command(focus, skip, procs)],
+            [*engine.prefix, *command(focus or of_specs[0], skip or of_specs[1], procs)],
             env={**os.environ, **engine.environment},
             check=False,
         )
     sys.exit(done.returncode)
+
+
+def _prepare(cluster: Cluster, network: str) -> None:
+    match network:
+        case "isthmus":
+            cluster.load(isthmus.IMAGE)
+            isthmus.Network(cluster).install()
+        case "reference":
+            reference.install(cluster)
+        case _:
+            return
+    reference.install_kube_proxy(cluster)
 
 
 if __name__ == "__main__":
