@@ -6,7 +6,7 @@ CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz ipam-torture bench bench-ipamd dist image \
+	slow fuzz ipam-torture bench bench-cluster bench-ipamd dist image \
 	install lock kind kind-down cluster-test e2e \
 	setup-demo setup-cluster setup-test clean
 
@@ -63,6 +63,9 @@ bench: setup-test launcher ## side by side with the reference plugins, and bench
 	$(PYTHON) bench/run
 	$(PYTHON) bench/ipamd.py
 
+bench-cluster: kind image ## on that cluster: bursts of pods, throughput, time to Ready
+	$(PYTHON) bench/kubernetes.py
+
 bench-ipamd: setup-test launcher ## a thousand nodes and one etcd; ADD without etcd
 	$(PYTHON) bench/ipamd.py
 
@@ -84,7 +87,7 @@ kind-down: setup-demo ## take that cluster down; nothing of it stays
 cluster-test: setup-demo ## on that cluster: the programs' network and, to compare, the reference's
 	ISTHMUS_KIND_CONFIG=$(CONFIG) $(PYTHON) -m pytest -q tests/cluster
 
-e2e: kind ## Kubernetes' own tests of the network, on that cluster (E2E=--reference)
+e2e: kind image ## Kubernetes' own tests of the network, with isthmus (E2E='--network reference')
 	@tools/setup.sh e2e
 	$(PYTHON) -m tests.cluster.e2e $(E2E)
 

@@ -1,5 +1,6 @@
 """Figures: medians with their spread, ratios, and the table they end in."""
 
+import math
 import os
 import statistics
 import sys
@@ -32,10 +33,20 @@ class Table:
     rows: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(
-        self, what: str, who: str, figure: Figure, *, ours: Figure | None = None, promise: str = ""
+        self,
+        what: str,
+        who: str,
+        figure: Figure,
+        *,
+        ours: Figure | None = None,
+        beside: str = "",
+        promise: str = "",
     ) -> None:
-        """Add a row, and show it at once; *ours* is what this figure is compared with."""
-        ratio = f"1/{figure.median / ours.median:.1f}" if ours else ""
+        """Add a row, and show it at once; *ours* is what this figure is compared with.
+
+        *beside* is that comparison where it is made otherwise.
+        """
+        ratio = f"1/{figure.median / ours.median:.1f}" if ours else beside
         self.rows.append((what, who, str(figure), ratio, promise))
         sys.stderr.write(f"{what:34} {who:28} {figure!s:34} {ratio:8} {promise}\n")
 
@@ -43,6 +54,20 @@ class Table:
         head = ("Measure", "Who", "Median [least-most of the rounds]", "isthmus takes", "Promise")
         lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *self.rows)]
         return "\n".join(lines)
+
+
+def paired(these: Figure, those: Figure) -> str:
+    """Median of *these* by *those*, round by round, with its 95 % interval by order statistics.
+
+    With fewer than six rounds no interval has that confidence: it is then least to most.
+    """
+    ratios = sorted(a / b for a, b in zip(these.rounds, those.rounds, strict=True))
+    count, beyond, left_out = len(ratios), 0.5 ** len(ratios), 0
+    while beyond + math.comb(count, left_out + 1) * 0.5**count <= 0.025:
+        left_out += 1
+        beyond += math.comb(count, left_out) * 0.5**count
+    low, high = ratios[left_out], ratios[-1 - left_out]
+    return f"{statistics.median(ratios):.2f} [{low:.2f}-{high:.2f}]"
 
 
 def circumstances() -> str:
