@@ -46,6 +46,11 @@ AGAIN_S = 2.0
 STEPS_A_TICK = 200
 # etcd takes 128 comparisons in one transaction.
 MOST_LISTED = 110
+# Each block's row has the addresses of its node, in every stream.
+MOST_ADDRESSES = 16
+MOST_LABELS = 256
+# Each fence makes it one more, and what is above 63 bits is in no message.
+HIGHEST_EPOCH = 1 << 48
 
 log = logging.getLogger(__name__)
 
@@ -536,10 +541,15 @@ def _validate(asked: Register) -> None:
     for what, text in (("uid", asked.uid), ("boot id", asked.boot_id)):
         if not text:
             raise Invalid(f"a node registers with its {what}; there is none")
-    if asked.epoch < 0 or asked.counter < 0:
-        raise Invalid("epoch and counter are not negative")
-    if len(asked.blocks) > MOST_LISTED:
-        raise Invalid(f"{len(asked.blocks)} blocks listed; {MOST_LISTED} at most")
+    if not 0 <= asked.epoch <= HIGHEST_EPOCH or asked.counter < 0:
+        raise Invalid(f"epoch {asked.epoch}, counter {asked.counter}: these cannot be")
+    for what, given, most in (
+        ("blocks", asked.blocks, MOST_LISTED),
+        ("addresses", asked.addresses, MOST_ADDRESSES),
+        ("labels", asked.labels, MOST_LABELS),
+    ):
+        if len(given) > most:
+            raise Invalid(f"{len(given)} {what} listed; {most} at most")
 
 
 def _families(config: Config, asked: Claim) -> list[int]:

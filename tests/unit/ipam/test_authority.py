@@ -167,6 +167,25 @@ def test_draining_pool_wants_its_blocks_back_and_a_node_gets_others(cluster: Sit
     assert {block.state for block in cluster.register(node("a")).blocks} == {BlockState.ACTIVE}
 
 
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"epoch": 1 << 62}, "epoch 4611686018427387904"),
+        ({"epoch": -1}, "epoch -1"),
+        ({"counter": -1}, "counter -1"),
+        ({"addresses": (ip_address("192.0.2.1"),) * 17}, "17 addresses listed; 16 at most"),
+        ({"labels": {f"k{n}": "v" for n in range(257)}}, "257 labels listed; 256 at most"),
+    ],
+)
+def test_node_cannot_register_with_what_would_burden_all_others(
+    cluster: Site, fields: dict[str, object], fault: str
+) -> None:
+    with pytest.raises(Invalid, match=fault):
+        cluster.register(node("a", **fields))
+
+    assert KEYS.node("a") not in cluster.store.entries
+
+
 def test_foreign_key_is_reported_left_alone_and_not_given(
     cluster: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
