@@ -84,7 +84,7 @@ kind: setup-demo ## a real Kubernetes cluster of three nodes, without a network 
 kind-down: setup-demo ## take that cluster down; nothing of it stays
 	$(PYTHON) -m tools.kind down
 
-cluster-test: setup-demo ## on that cluster: the programs' network and, to compare, the reference's
+cluster-test: image ## on that cluster: the programs' network and, to compare, the reference's
 	ISTHMUS_KIND_CONFIG=$(CONFIG) $(PYTHON) -m pytest -q tests/cluster
 
 e2e: kind image ## Kubernetes' own tests of the network, with isthmus (E2E='--network reference')

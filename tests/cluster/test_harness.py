@@ -37,9 +37,11 @@ def test_the_cluster_has_a_control_plane_and_two_workers(cluster: Cluster) -> No
 
 
 def test_kubernetes_gives_nodes_no_blocks(cluster: Cluster) -> None:
-    specs = [item["spec"] for item in cluster.get("nodes")["items"]]
+    label = "--selector=component=kube-controller-manager"
 
-    assert [spec.get("podCIDR") for spec in specs] == [None, None, None]
+    (manager,) = cluster.get("pods", "--namespace=kube-system", label)["items"]
+
+    assert "--allocate-node-cidrs=false" in manager["spec"]["containers"][0]["command"]
 
 
 def test_pods_of_two_nodes_reach_each_other_without_nat(

@@ -69,8 +69,10 @@ def test_a_node_that_is_drained_deleted_and_added_again_serves(
         cluster.kubectl(*drain, "--timeout=60s")
         former = cluster.get("node", SECOND)["metadata"]["uid"]
         cluster.kubectl("delete", "node", SECOND)
-        until(lambda: SECOND not in nodes_of(isthmus_network), what="ipamd has no such node")
-        cluster.on_node(SECOND, "systemctl", "restart", "kubelet")
+        try:
+            until(lambda: not blocks_of(isthmus_network, SECOND), what="its blocks are given back")
+        finally:
+            cluster.on_node(SECOND, "systemctl", "restart", "kubelet")
         until(lambda: is_ready(cluster, SECOND), what="the node is ready again", seconds=120)
         isthmus_network.rolled_out("daemonset/isthmus-agent")
         cluster.apply(pod("newcomer", SECOND, "pause"))
@@ -83,9 +85,9 @@ def test_a_node_that_is_drained_deleted_and_added_again_serves(
     assert flow.lost == 0
 
 
-def nodes_of(network: Network) -> list[str]:
+def blocks_of(network: Network, node: str) -> list[str]:
     found = json.loads(network.ask_ipamd("ipam", "nodes", "--json"))
-    return [one["name"] for one in found]
+    return [block for one in found if one["name"] == node for block in one["blocks"]]
 
 
 def test_nothing_of_the_network_stays_on_nodes_it_was_taken_from(
@@ -100,10 +102,12 @@ def test_nothing_of_the_network_stays_on_nodes_it_was_taken_from(
     assert left == {node: [""] for node in cluster.nodes}
 
 
-LEFT = """
+LEFT = r"""
 ls -d /etc/cni/net.d/*isthmus* /opt/cni/bin/isthmus* /var/lib/isthmus* /run/isthmus* 2> /dev/null
 nft list tables | grep isthmus
 ip -oneline link | grep -E 'isth|vxlan'
-for family in -4 -6; do ip $family route show table all | grep -E '^(blackhole|unreachable) |10\\.244\\.|fd00:10:244:'; done
+for family in -4 -6; do
+    ip $family route show table all | grep -E '^(blackhole|unreachable) |10\.244\.|fd00:10:244:'
+done
 true
 """
