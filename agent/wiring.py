@@ -20,8 +20,8 @@ from agent.reconciler import Reconciler
 from agent.search import Search
 from cni.node import Node
 from cni.publisher import Publisher
+from cni.spec import link_name, pod_key, pod_name
 from cni.spec import of as spec_of
-from cni.spec import pod_key, pod_name
 from cni.spool import Spool
 from cni.tables import MAC_GUARD, NAT
 from dataplane.conntrack import Conntrack
@@ -255,6 +255,7 @@ def _blocks(
         pod_of=lambda record: pod_key(record.who, spec_of(record).pod),
         clock=time.monotonic,
     )
+    blocks.link_of = lambda record: link_name(spec_of(record))
     leases.join(blocks)
     return blocks
 

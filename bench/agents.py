@@ -73,13 +73,13 @@ class Agent:
     @property
     def has_blocks(self) -> bool:
         try:
-            return len(self._blocks.wanted((), routed=True).range_sets) == 2
+            return len(self._blocks.wanted(()).range_sets) == 2
         except NotServed:
             return False
 
     def add(self) -> str:
         who = Attachment("bench", f"{self.name}-container-{next(self._numbers)}", "eth0")
-        given = self._leases.reserve(who, self._blocks.wanted((), routed=True))
+        given = self._leases.reserve(who, self._blocks.wanted(()))
         record = Record(
             who=who,
             boot_id=_BOOT,

@@ -169,7 +169,8 @@ def reserve(who: Attachment, conf: NetConf, node: Node) -> tuple[Lease, ...]:
         )
     wanted = node.blocks.wanted(
         ipam.pools,
-        routed=conf.link.mode is Mode.ROUTED,
+        bridge="" if conf.link.mode is Mode.ROUTED else conf.link.bridge,
+        network=who.network,
         pod=pod_key(who, conf.requested.pod),
         requested=requested,
     )

@@ -64,7 +64,8 @@ class Blocks(Protocol):
         self,
         pools: tuple[str, ...],
         *,
-        routed: bool,
+        bridge: str,
+        network: str,
         pod: str = "",
         requested: tuple[IPAddress, ...] = (),
     ) -> Wanted: ...

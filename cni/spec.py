@@ -117,6 +117,13 @@ def of(record: Record) -> Spec:
         return Spec(link=False, ips=ips)
 
 
+def link_name(spec: Spec) -> str | None:
+    """The bridge that the addresses are on, "" in routed mode; None: on no link of ours."""
+    if not spec.link:
+        return None
+    return spec.bridge.name if spec.bridge else ""
+
+
 def pod_name(pod: Pod) -> str:
     """As people and Kubernetes write it: namespace/name; "" where there is none."""
     return f"{pod.namespace}/{pod.name}" if pod.name else ""

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from ipam.calls import PoolRow, TableRow, Update
-from ipam.errors import NoFreeAddress, NotServed
+from ipam.errors import NoFreeAddress, NotServed, PoolOfAnotherLink
 from ipam.holdings import Former, Holdings, OwnBlock, OwnState
 from ipam.leases import Attachment, Record, State, Wanted
 from ipam.ranges import Range, RangeSet
@@ -56,6 +56,7 @@ class _Source:
 class Blocks:
     """Thread-safe.  *pod_of* says whom a record is for, as a key of former addresses, or "".
 
+    *link_of* says on which bridge a record's address is, "" in routed mode, None if unknown.
     *wake* is called, in any thread, when whoever talks to ipamd has something to do; *clock* is
     monotonic seconds.
     """
@@ -77,7 +78,10 @@ class Blocks:
         self._lock = threading.Lock()
         self._stored = stored.holdings
         self._own = stored.holdings or Holdings(uid=new_uid())
-        self._sources: dict[tuple[tuple[str, ...], bool], _Source] = {}
+        self._sources: dict[tuple[tuple[str, ...], str], _Source] = {}
+        # By pool: on which link its addresses are.  Never taken inside the allocator, as _lock is.
+        self._links: dict[str, str] = {}
+        self._linking = threading.Lock()
         self._formers: OrderedDict[str, Former] = OrderedDict(
             (one.pod, one) for one in sorted(stored.formers, key=lambda one: one.used)
         )
@@ -95,6 +99,7 @@ class Blocks:
         self.exhausted = 0
         self._trouble, self._since = "", 0.0
         self.wake: Callable[[], None] = lambda: None
+        self.link_of: Callable[[Record], str | None] = lambda record: None
 
     # For the verbs.
 
@@ -130,20 +135,22 @@ class Blocks:
         self,
         pools: tuple[str, ...],
         *,
-        routed: bool,
+        bridge: str = "",
+        network: str = "",
         pod: str = "",
         requested: tuple[IPAddress, ...] = (),
     ) -> Wanted:
         """What to ask of the allocator for a network of these *pools* (none: the default ones).
 
-        Raises NotServed, which says what is waited for.
+        *bridge* "" is routed mode.  Raises NotServed, which says what is waited for, and
+        PoolOfAnotherLink.
         """
         pools = pools or _EVERY
         if reason := self.unserved:
             raise NotServed(reason)
-        source = self._sources.get((pools, routed))
+        source = self._sources.get((pools, bridge))
         if source is None:
-            source = self._make_source(pools, routed)
+            source = self._make_source(pools, bridge, network)
         former = self._former(pod) if pod else ()
         return Wanted(
             range_sets=source.range_sets,
@@ -163,7 +170,37 @@ class Blocks:
         why = self._because(pools) or ": another block is being asked for"
         return NoFreeAddress(f"{error} (blocks of pool {', '.join(names)}){why}")
 
-    def _make_source(self, pools: tuple[str, ...], routed: bool) -> _Source:
+    def _make_source(self, pools: tuple[str, ...], bridge: str, network: str) -> _Source:
+        with self._linking:
+            self._join_link(pools, bridge, network)
+            return self._gather(pools, bridge)
+
+    def _join_link(self, pools: tuple[str, ...], bridge: str, network: str) -> None:
+        """Have the blocks of *pools* on this link, unless another network's are on another.
+
+        A block's subnet is on one link.  Raises PoolOfAnotherLink.
+        """
+        blocks = [b for b in self._own.blocks if any(map(b.serves, pools))]
+        joined = {b.pool for b in blocks if self._links.get(b.pool) != bridge}
+        for record in self._leases.records() if joined else ():
+            link = self.link_of(record)
+            if link is None or link == bridge:
+                continue
+            for block in blocks:
+                if block.pool in joined and any(one.ip in block.cidr for one in record.addresses):
+                    raise PoolOfAnotherLink(
+                        f"network {network} ({_mode(bridge)}) cannot have addresses of pool "
+                        f"{block.pool}: network {record.who.network} ({_mode(link)}) has some on "
+                        "this node; give both the same mode and bridge, or name another pool"
+                    )
+        if joined:
+            with self._lock:
+                self._links |= dict.fromkeys(joined, bridge)
+                # Whoever was served on another link asks again, and is looked at then.
+                former, self._sources = self._sources, {}
+            self._retire(former.values())
+
+    def _gather(self, pools: tuple[str, ...], bridge: str) -> _Source:
         with self._lock:
             self.demanded |= {pool for pool in pools if pool}
             own = self._own
@@ -179,8 +216,8 @@ class Blocks:
                 if some and not any(block.state is OwnState.ACTIVE for block in some)
             ]
             if not missing and not idle:
-                source = _source(by_family, routed)
-                self._sources[pools, routed] = source
+                source = _source(by_family, routed=not bridge)
+                self._sources[pools, bridge] = source
                 return source
         self.wake()
         why = self._because(pools)
@@ -366,12 +403,15 @@ class Blocks:
             if before.blocks == own.blocks:
                 return
             former, self._sources = self._sources, {}
-        self._leases.retire({ranges for one in former.values() for ranges in one.range_sets})
+        self._retire(former.values())
         still = {block.cidr for block in own.of_state(OwnState.RETURNING)}
         for block in before.of_state(OwnState.RETURNING):
             if block.cidr not in still:
                 self._leases.unbar(block.cidr)
         self._tell_followers()
+
+    def _retire(self, sources: Iterable[_Source]) -> None:
+        self._leases.retire({ranges for one in sources for ranges in one.range_sets})
 
     def _digest(self) -> None:
         """Remember the addresses of pods that came since the last time."""
@@ -410,7 +450,11 @@ def usable(block: OwnBlock) -> int:
     return sum(end - start + 1 for start, end in ranges.spans(block.reserved))
 
 
-def _source(by_family: Mapping[int, Iterable[OwnBlock]], routed: bool) -> _Source:
+def _mode(bridge: str) -> str:
+    return f"bridge {bridge}" if bridge else "routed"
+
+
+def _source(by_family: Mapping[int, Iterable[OwnBlock]], *, routed: bool) -> _Source:
     active = [
         block for blocks in by_family.values() for block in blocks if block.state is OwnState.ACTIVE
     ]

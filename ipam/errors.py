@@ -19,6 +19,10 @@ class NotServed(IPAMError):
     """No address can be given for now; the message says what is waited for."""
 
 
+class PoolOfAnotherLink(IPAMError):
+    """A network of another mode or bridge has addresses of the pool on this node."""
+
+
 class AddressUnavailable(IPAMError):
     """A requested address that cannot be given; the message names range and holder."""
 

@@ -42,7 +42,7 @@ class Node:
 
     def _attach(self, who: Attachment) -> list[str]:
         leases, node = self._wired.leases, self._wired.node
-        wanted = self._blocks.wanted((), routed=True)
+        wanted = self._blocks.wanted(())
         try:
             given = leases.reserve(who, wanted)
         except NoFreeAddress as exc:
@@ -65,7 +65,7 @@ class Node:
     def demand(self, pool: str) -> object:
         """Ask for a block of *pool*, as a network that names it does; ipamd is asked beside."""
         with suppress(IPAMError):
-            self._blocks.wanted((pool,), routed=True)
+            self._blocks.wanted((pool,))
         return []
 
     def status(self, _: str) -> object:

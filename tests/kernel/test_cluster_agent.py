@@ -351,6 +351,28 @@ def test_a_pool_is_chosen_by_name_and_a_named_pod_comes_back_to_its_address(
     assert ipamd.do("show", "blocks")[0]["node"] == "n1"
 
 
+def test_a_network_of_another_mode_gets_no_address_of_a_pool_in_use(
+    machine: Machine, ipamd: Ipamd
+) -> None:
+    other = {**BRIDGE, "name": "others", "bridge": "cni9"}
+    machine.start()
+    has_blocks(machine)
+    ((pod, _),) = pods_of(machine, ROUTED, 1)
+    waiting = machine.pod()
+
+    refused = machine.add(waiting, network=other)
+
+    assert error_of(refused)["code"] == 7
+    assert error_of(refused)["msg"].startswith(
+        "network others (bridge cni9) cannot have addresses of pool four: network pods (routed)"
+    )
+    machine.kill()
+    machine.start()
+    assert machine.add(waiting, network=other).status != 0
+    assert machine.delete(pod, network=ROUTED).status == 0
+    assert machine.add(waiting, network=other).status == 0
+
+
 def test_a_drained_node_gives_back_what_is_empty_and_gets_nothing(
     machine: Machine, ipamd: Ipamd
 ) -> None:

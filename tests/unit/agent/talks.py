@@ -191,7 +191,7 @@ class Site:
     def give(self, number: int, *pools: str, name: str = "") -> list[str]:
         """An ADD's part in it."""
         owner = replace(who(number), container_id=f"c{number}{name}")
-        leases = self.leases.reserve(owner, self.talk.blocks.wanted(pools, routed=True))
+        leases = self.leases.reserve(owner, self.talk.blocks.wanted(pools))
         held = record(owner, *(str(lease.address) for lease in leases))
         self.leases.hold(held).result()
         return [str(lease.address.ip) for lease in leases]

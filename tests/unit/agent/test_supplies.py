@@ -207,7 +207,7 @@ def test_a_block_is_given_back_only_when_nobody_can_get_an_address_of_it(site: S
         await site.authority.drain(Drain(node="n1"))
         node.standing.renew()
         await node.standing.keep()
-        early = site.talk.blocks.wanted((), routed=True)
+        early = site.talk.blocks.wanted(())
         site.store.full = True
         with pytest.raises(StoreUnavailable):
             await node.supplies.provide()

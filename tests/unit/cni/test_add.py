@@ -475,11 +475,12 @@ class FakeBlocks:
         self,
         pools: tuple[str, ...],
         *,
-        routed: bool,
+        bridge: str,
+        network: str,
         pod: str = "",
         requested: tuple[IPAddress, ...] = (),
     ) -> Wanted:
-        self.asked.append((pools, routed, pod, requested))
+        self.asked.append((pools, bridge, network, pod, requested))
         return Wanted(
             range_sets=(RangeSet((Range.of("10.7.0.0/30"),)),),
             requested=requested,
@@ -506,8 +507,8 @@ def test_without_ranges_an_address_is_of_the_nodes_blocks(world: World) -> None:
     assert stored is not None
     assert stored.shared
     assert blocks.asked[:2] == [
-        (("blue",), False, "shop/default/db-0/eth0", (ip_address("10.7.0.2"),)),
-        (("blue",), False, "", ()),
+        (("blue",), "cni0", "shop", "shop/default/db-0/eth0", (ip_address("10.7.0.2"),)),
+        (("blue",), "cni0", "shop", "", ()),
     ]
     assert (full.code, full.msg) == (
         100,

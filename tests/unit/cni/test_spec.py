@@ -11,7 +11,7 @@ from cni.args import Pod
 from cni.capabilities import PortMapping, Protocol
 from cni.link_config import Mode
 from cni.result import IPConfig
-from cni.spec import BridgeSpec, Delegate, Spec, decode, encode, of, pod_key, pod_name
+from cni.spec import BridgeSpec, Delegate, Spec, decode, encode, link_name, of, pod_key, pod_name
 from dataplane.model import Bandwidth, BridgePort, Route
 from ipam.leases import Attachment, Record
 
@@ -86,6 +86,12 @@ SPECS = st.builds(
         Delegate, kind=TEXT, stdin=TEXT, args=TEXT, path=st.lists(TEXT, max_size=2).map(tuple)
     ),
 )
+
+
+def test_a_link_is_named_by_its_bridge_and_an_address_alone_has_none() -> None:
+    bridge = Spec(bridge=BridgeSpec(name="cni0"))
+
+    assert [link_name(one) for one in (bridge, Spec(), Spec(link=False))] == ["cni0", "", None]
 
 
 @given(SPECS)

@@ -243,7 +243,7 @@ class Life:
     def add(self, who: Attachment, boot_id: str) -> tuple[IPAddress, ...]:
         """An ADD's part in it, or () where it is refused."""
         try:
-            wanted = self.blocks.wanted((), routed=True)
+            wanted = self.blocks.wanted(())
             given = tuple(lease.address for lease in self.leases.reserve(who, wanted))
             record = Record(
                 who=who,

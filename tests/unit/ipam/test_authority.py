@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from ipam import auditing, authority
 from ipam.authority import Authority
 from ipam.calls import Claim, Drain, Held, Init, Release, TableRow
 from ipam.cluster import BlockState, NodeState, PoolState
@@ -189,8 +188,8 @@ def test_node_cannot_register_with_what_would_burden_all_others(
 def test_foreign_key_is_reported_left_alone_and_not_given(
     cluster: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auditing, "WITHIN_S", 0.0)  # of the two nodes none answers
-    monkeypatch.setattr(authority, "AGAIN_S", 0.0)
+    monkeypatch.setattr("ipam.auditing.WITHIN_S", 0.0)  # of the two nodes none answers
+    monkeypatch.setattr("ipam.authority.AGAIN_S", 0.0)
     in_the_way = KEYS.block(ip_network("10.0.0.0/25"))
     cluster.run(put(cluster, in_the_way, b"by hand"))
     cluster.register(node("a"))

@@ -10,7 +10,7 @@ from ipam import blocks as module
 from ipam.allocator import Allocator
 from ipam.blocks import Blocks, usable
 from ipam.calls import PoolRow, Update
-from ipam.errors import NoFreeAddress, NotServed, StoreUnavailable
+from ipam.errors import NoFreeAddress, NotServed, PoolOfAnotherLink, StoreUnavailable
 from ipam.holdings import Holdings, OwnBlock, OwnState
 from ipam.leases import Lease, Record
 from ipam.store import Snapshot
@@ -36,6 +36,7 @@ class Site:
         self.store = store
         self.now = 0.0
         self.woken = 0
+        self.link: str | None = None
         self.begin()
 
     def begin(self, boot_id: str = BOOT) -> None:
@@ -49,6 +50,7 @@ class Site:
             pod_of=lambda one: one.spec.partition("pod:")[2],
             clock=lambda: self.now,
         )
+        self.blocks.link_of = lambda record: self.link
         self.leases.join(self.blocks)
 
         def wake() -> None:
@@ -61,7 +63,7 @@ class Site:
         self.blocks.adopt(own).result()
 
     def give(self, number: int, *pools: str, routed: bool = True, pod: str = "") -> list[str]:
-        wanted = self.blocks.wanted(pools, routed=routed, pod=pod)
+        wanted = self.blocks.wanted(pools, bridge="" if routed else "cni0", pod=pod)
         leases = self.leases.reserve(who(number), wanted)
         self.hold(number, leases, pod)
         return [str(lease.address.ip) for lease in leases]
@@ -80,10 +82,10 @@ def site() -> Iterator[Site]:
 
 def test_a_node_that_never_registered_says_so(site: Site) -> None:
     with pytest.raises(NotServed, match="this node has not registered with ipamd"):
-        site.blocks.wanted((), routed=True)
+        site.blocks.wanted(())
     site.blocks.trouble = "no ipamd answers"
     with pytest.raises(NotServed, match=r"registered with ipamd: no ipamd answers \(for 0 s\)"):
-        site.blocks.wanted((), routed=True)
+        site.blocks.wanted(())
 
 
 def test_the_uid_is_made_once(site: Site) -> None:
@@ -114,6 +116,46 @@ def test_all_of_a_block_but_its_ends_is_given_and_on_a_bridge_not_the_first(
     assert usable(block(FOUR)) == 5
 
 
+@pytest.mark.parametrize(("first", "second"), [("", "cni1"), ("cni0", ""), ("cni0", "cni1")])
+def test_a_pool_is_on_one_link_as_long_as_somebody_has_an_address_of_it(
+    site: Site, first: str, second: str
+) -> None:
+    site.adopt(block(FOUR), block(MORE, pool="q", default=False))
+    site.blocks.wanted((), bridge=first)
+    site.blocks.wanted((), bridge=second, network="two")  # nobody is there yet
+    site.blocks.wanted((), bridge=first)
+    site.give(1, routed=not first)
+    site.link = first
+
+    for _ in range(2):
+        with pytest.raises(PoolOfAnotherLink) as refused:
+            site.blocks.wanted((), bridge=second, network="two")
+    site.blocks.wanted((), bridge=first, network="three")
+    site.blocks.wanted(("q",), bridge=second, network="two")
+    site.leases.release(who(1)).result()
+    site.blocks.wanted((), bridge=second, network="two")
+    modes = [f"({'bridge ' + each if each else 'routed'})" for each in (second, first)]
+
+    assert [part for part in str(refused.value).split() if part in {"two", who(1).network}] == [
+        "two",
+        who(1).network,
+    ]
+    assert all(mode in str(refused.value) for mode in modes)
+
+
+def test_after_a_restart_the_records_tell_on_which_link_a_pool_is(site: Site) -> None:
+    site.adopt(block(FOUR))
+    site.give(1, routed=False)
+    site.leases.close()
+    site.store.closed = False
+    site.begin()
+    site.link = "cni0"
+
+    with pytest.raises(PoolOfAnotherLink, match=r"pool p: network .* \(bridge cni0\) has some"):
+        site.blocks.wanted((), network="two")
+    assert site.give(2, routed=False) == ["10.1.0.3"]
+
+
 def test_one_address_of_each_family_that_the_node_has_blocks_of(site: Site) -> None:
     site.adopt(block(FOUR), block(SIX, pool="q"), block(MORE, pool="r", default=False))
 
@@ -125,7 +167,7 @@ def test_one_address_of_each_family_that_the_node_has_blocks_of(site: Site) -> N
 def test_a_pool_by_name_has_all_blocks_of_it(site: Site) -> None:
     site.adopt(block(FOUR), block(MORE))
 
-    wanted = site.blocks.wanted(("p",), routed=True)
+    wanted = site.blocks.wanted(("p",))
 
     assert [str(one) for one in wanted.range_sets] == [f"{FOUR}, {MORE}"]
 
@@ -359,7 +401,7 @@ def test_an_attachment_of_no_pod_is_not_remembered(site: Site) -> None:
     assert site.blocks.pod_of(Record(who=who(1), boot_id="", started_ns=0, sandbox="",
                                      netns_cookie=0, spec="pod:x")) == "x"  # fmt: skip
     assert site.blocks.save() is None
-    assert site.blocks.wanted((), routed=True, pod="").preferred == ()
+    assert site.blocks.wanted((), pod="").preferred == ()
     assert ip_address("10.1.0.1") in {
         one.ip for found in site.leases.records() for one in found.addresses
     }
