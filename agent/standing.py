@@ -33,6 +33,7 @@ class Standing:
         self._talk = talk
         self.is_registered = asyncio.Event()
         self._renew_at = 0.0
+        self._table_at = 0.0
         self._enforced: frozenset[IPNetwork] | None = None
         self._enforced_at = 0.0
 
@@ -79,16 +80,23 @@ class Standing:
             blocks=own.told(),
         )
         reply = await self._talk.ipamd.register(asked)
-        if reply.frozen and self._talk.blocks.table:
+        if reply.frozen and self._has_to_tell_table(reply):
             # The store may have forgotten others, too: we remember what we were streamed.
             table = tuple(self._talk.blocks.table.values())
             reply = await self._talk.ipamd.register(replace(asked, table=table))
+            self._table_at = self._talk.around.clock() + RENEW_S
         new = registered(own, reply, self._talk.blocks.boot_id)
         if not reply.frozen:
             new = replace(new, blocks=(*new.blocks, *self._strays(new, reply.pools)))
         await self._take(new)
         self._note(reply)
         self.is_registered.set()
+
+    def _has_to_tell_table(self, reply: Registered) -> bool:
+        """Not each few seconds: all nodes of a large cluster have all of it."""
+        is_new = reply.frozen != self._talk.condition.frozen
+        is_due = is_new or self._talk.around.clock() >= self._table_at
+        return is_due and bool(self._talk.blocks.table)
 
     def _note(self, reply: Registered) -> None:
         condition = self._talk.condition

@@ -261,6 +261,9 @@ def test_a_frozen_store_confirms_nothing_and_is_told_all_we_were_streamed(site: 
         assert len(site.give(1)) == 2
         site.now += 2 * UNSETTLED_S
         await standing.keep()
-        assert len(site.ipamd.of(Register)) == 4
+        assert [len(asked.table) for asked in site.ipamd.of(Register)[2:]] == [0]
+        site.now += 2 * RENEW_S
+        await standing.keep()
+        assert [len(asked.table) for asked in site.ipamd.of(Register)[3:]] == [0, 2]
 
     asyncio.run(scene())
