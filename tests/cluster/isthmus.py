@@ -46,11 +46,15 @@ class Network:
 
     def install(self, mode: Mode = Mode.AUTO, *options: str) -> None:
         """Apply the manifest and wait until all of it serves; also where another one is there."""
-        text = manifest(f"--families={self.families}", f"--mode={mode}", *options)
-        self.cluster.kubectl("apply", "--filename=-", stdin=text)
+        self.apply(f"--mode={mode}", *options)
         for name in _INSTALLED:
             self.rolled_out(name)
         self.cluster.wait("condition=Ready", "nodes", "--all")
+
+    def apply(self, *options: str) -> None:
+        """Apply the manifest for the cluster's families."""
+        text = manifest(f"--families={self.families}", *options)
+        self.cluster.kubectl("apply", "--filename=-", stdin=text)
 
     def uninstall(self) -> None:
         """Take it away as docs/kubernetes.md says; pods that have its network are ended before."""

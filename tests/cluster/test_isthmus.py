@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.cluster import isthmus
 from tests.cluster.cluster import Cluster, Manifest, pod, until
 from tests.cluster.isthmus import Mode, Network
 from tools.kind.places import KUBECONFIG, ROOT
@@ -181,29 +180,3 @@ def test_an_event_says_what_is_wrong_with_an_annotation(
 
     say(events[0])
     assert said in events[0]
-
-
-def test_an_mtu_that_links_do_not_have_is_refused_and_said(
-    cluster: Cluster, isthmus_network: Network
-) -> None:
-    text = isthmus.manifest(f"--families={isthmus_network.families}", "--mtu=9000")
-    cluster.kubectl("apply", "--filename=-", stdin=text)
-    try:
-        said = until(
-            lambda: [line for line in log_of_agents(cluster) if "9000" in line],
-            what="an agent tells of the MTU",
-        )
-        say(said[0])
-        found = isthmus_network.on_agent(FIRST, "doctor")
-        say(found)
-    finally:
-        isthmus_network.install()
-
-    assert said
-
-
-def log_of_agents(cluster: Cluster) -> list[str]:
-    logs = cluster.kubectl(
-        *("logs", "--namespace=isthmus", "--selector=app.kubernetes.io/name=isthmus-agent")
-    )
-    return logs.splitlines()
