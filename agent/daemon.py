@@ -20,7 +20,7 @@ from agent.metrics import Readings, Requests, Rounds, families
 from agent.monitor import Monitor
 from agent.notify import Notifier
 from agent.placement import Placement
-from agent.reconciler import Report
+from agent.rounds import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
 from agent.wiring import (

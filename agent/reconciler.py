@@ -8,12 +8,13 @@ ended only when it was seen so twice, with a grace period in between.
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 
+from agent.adoption import Adoption
+from agent.replay import Replay
+from agent.rounds import Report, View
 from agent.search import NETWORK as FOUND
 from agent.search import Search, has_ended
 from cni import add, attachment, check, delegate, delete, spec
@@ -21,12 +22,10 @@ from cni.errors import CNIError
 from cni.nat import Published
 from cni.node import Node
 from cni.spec import Spec
-from cni.spool import Entry
 from dataplane import rtnl
 from dataplane.errors import DataplaneError, InvalidNamespace
 from dataplane.links import Links
 from dataplane.model import Bandwidth
-from dataplane.survey import Surveyed
 from ipam.allocator import Allocator
 from ipam.errors import IPAMError
 from ipam.leases import Attachment, Record, State
@@ -35,66 +34,6 @@ from net.address import IPNetwork
 log = logging.getLogger(__name__)
 
 _KEY_WAIT_S = 5.0
-_REPLAYERS = 16
-_ADOPTION = "adoption"
-_SEARCH = "search"
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The host's links by name, and which of them are attachments' host sides.
-
-    *surveyed* looks into all other namespaces, once.
-    """
-
-    links: dict[str, rtnl.Link]
-    surveyed: Callable[[], list[Surveyed]]
-
-    def complete(self, name: str) -> bool:
-        """A pair whose ADD ended and whose DEL has not begun."""
-        link = self.links.get(name)
-        return link is not None and bool(link.alias) and link.group != rtnl.DELETE_GROUP
-
-    def ours(self) -> Iterable[rtnl.Link]:
-        return (
-            link
-            for name, link in self.links.items()
-            if attachment.is_host_name(name) and link.kind == "veth"
-        )
-
-
-@dataclass(slots=True)
-class Report:
-    """What one round did; for the log and the metrics."""
-
-    adopted: int = 0
-    ended: int = 0
-    removed: int = 0
-    repaired: int = 0
-    failed: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.adopted or self.ended or self.removed or self.repaired or self.failed)
-
-
-@dataclass(slots=True)
-class Patience:
-    """How long to leave alone what failed: each time twice as long, up to a minute."""
-
-    now: Callable[[], int]
-    _failed: dict[str, tuple[int, float]] = field(default_factory=dict)
-
-    def is_over(self, what: str) -> bool:
-        return self.now() >= self._failed.get(what, (0, 0.0))[0]
-
-    def lose(self, what: str) -> float:
-        """Note a failure; returns the seconds until the next try."""
-        wait_s = min(60.0, max(1.0, 2 * self._failed.get(what, (0, 0.0))[1]))
-        self._failed[what] = self.now() + int(wait_s * 1e9), wait_s
-        return wait_s
-
-    def forget(self, what: str) -> None:
-        self._failed.pop(what, None)
 
 
 @dataclass(slots=True)
@@ -109,10 +48,12 @@ class Reconciler:
     search: Search = field(default_factory=Search)
     _suspects: dict[str, int] = field(default_factory=dict)
     _round: threading.Lock = field(default_factory=threading.Lock)
-    _patience: Patience = field(init=False)
+    _replay: Replay = field(init=False)
+    _adoption: Adoption = field(init=False)
 
     def __post_init__(self) -> None:
-        self._patience = Patience(self.node.now)
+        self._replay = Replay(self.node)
+        self._adoption = Adoption(self.node, self.leases, self.links, self.search)
 
     def start(self) -> Report:
         """Before serving: adopt, undo what a crash cut off, replay deletions, program nftables.
@@ -124,13 +65,12 @@ class Reconciler:
             view = self._look()
             for record in self.leases.records():
                 self._recover(record, view, report)
-            if self._adopt(view, report):
-                self._search(report)
+            self._adoption.adopt(view, report)
             self._remove_unfinished(view, report)
-            self.replay()
+            self._replay.replay()
             self._program(report)
             self._sweep_limits(report)
-            self._tidy_spool()
+            self._replay.tidy()
             return report
 
     def round(self) -> Report:
@@ -138,60 +78,23 @@ class Reconciler:
         with self._round:
             report = Report()
             view = self._look()
-            if self._adopt(view, report):
-                self._search(report)
+            self._adoption.adopt(view, report)
             self._end_dead(view, report)
             self._remove_orphans(view, report)
             self._repair(view, report)
             self._program(report)
             self._open_host(report)
             self._sweep_limits(report)
-            self._tidy_spool()
+            self._replay.tidy()
             return report
 
-    def _tidy_spool(self) -> None:
-        """Remove what launchers that were killed left half written."""
-        try:
-            self.node.spool.tidy(time.time())
-        except OSError as exc:
-            log.warning("spool not tidied, will retry", extra={"error": str(exc)})
-
     def replay(self) -> int:
-        """Carry out spooled deletions; those that fail stay for the next time.
+        """Carry out spooled deletions; see Replay."""
+        return self._replay.replay()
 
-        Many at once, as when they come by the socket: they share commits and grace periods.
-        """
-        try:
-            entries = self.node.spool.pending()
-        except OSError as exc:
-            log.warning("spool cannot be read, will retry", extra={"error": str(exc)})
-            return 0
-        entries = [entry for entry in entries if self._patience.is_over(str(entry.path))]
-        if len(entries) < 2:
-            return sum(map(self._replay, entries))
-        with ThreadPoolExecutor(_REPLAYERS, "replay") as threads:
-            return sum(threads.map(self._replay, entries))
-
-    def _replay(self, entry: Entry) -> bool:
-        who = delete.key_of(entry.request)
-        try:
-            if who is None:
-                log.warning("deletion names nobody", extra={"path": str(entry.path)})
-                self.node.spool.remove(entry)
-                return False
-            with self.node.locks.hold(who, timeout=_KEY_WAIT_S) as held:
-                if held:
-                    delete.replay(entry.request, self.node)
-                    self.node.spool.remove(entry)
-                    self._patience.forget(str(entry.path))
-                return held
-        except (CNIError, DataplaneError, IPAMError, OSError) as exc:
-            wait_s = self._patience.lose(str(entry.path))
-            log.warning(
-                "deletion not done, will retry",
-                extra={"attachment": str(who), "error": str(exc), "in_s": wait_s},
-            )
-            return False
+    def owe_search(self) -> None:
+        """Promise no address until namespaces were searched; see Adoption."""
+        self._adoption.owe_search()
 
     def check(self) -> list[str]:
         """Every difference between memory, disk, links and namespaces; changes nothing."""
@@ -294,76 +197,6 @@ class Reconciler:
             if what.delegate:
                 delegate.tell_end(what.delegate, record.who)
             add.abandon(record.who, self.node)
-
-    def _adopt(self, view: View, report: Report) -> bool:
-        """Take over attachments that the store does not know: it was lost, or is an old copy.
-
-        Returns whether all that there are were looked at and are recorded.
-        """
-        unrecorded, busy = 0, False
-        for link in view.ours():
-            if not view.complete(link.name):
-                continue
-            record = attachment.record_of_alias(link.alias, boot_id=self.node.boot_id)
-            if record is None or self.leases.find(record.who):
-                continue
-            with self.node.locks.hold(record.who, timeout=0) as held:
-                # Its DEL may have run since we looked.
-                now = self.links.find(link.name) if held else None
-                busy = busy or not held
-                if now is None or now.alias != link.alias or self.leases.find(record.who):
-                    continue
-                try:
-                    holder = self.leases.adopt(record).result()
-                except IPAMError:
-                    unrecorded += 1
-                    continue
-            if holder:
-                log.error(
-                    "attachment holds what another has",
-                    extra={"attachment": str(record.who), "holder": str(holder)},
-                )
-                report.failed += 1
-            else:
-                report.adopted += 1
-        if unrecorded:
-            # Their addresses look free to an allocator that may give some again soon.
-            reason = f"{unrecorded} attachments found on this host are not recorded yet"
-            log.error("attachments not adopted, ADD is refused", extra={"number": unrecorded})
-            self.leases.suspend(reason, by=_ADOPTION)
-            report.failed += unrecorded
-        else:
-            self.leases.resume(by=_ADOPTION)
-        return not unrecorded and not busy
-
-    def owe_search(self) -> None:
-        """Promise no address until `_search` was made: the store is new, memory knows the links."""
-        self.leases.suspend("namespaces are yet to be searched for addresses", by=_SEARCH)
-
-    def _search(self, report: Report) -> None:
-        """Take over the addresses that the lost store knew of, and no link of ours does.
-
-        After adoption: what a link tells of is its own attachment's.
-        """
-        if not self.search.owed:
-            return
-        self.owe_search()
-        held = (address.ip for record in self.leases.records() for address in record.addresses)
-        try:
-            found = self.search.records(held, boot_id=self.node.boot_id, now_ns=self.node.now())
-            adopted = [self.leases.adopt(record) for record in found]
-            # None: nobody was in the way.
-            report.adopted += [each.result() for each in adopted].count(None)
-            self.search.end()
-        except (DataplaneError, IPAMError, OSError) as exc:
-            log.error("addresses not searched for, ADD is refused", extra={"error": str(exc)})
-            report.failed += 1
-            return
-        log.warning(
-            "addresses found in use without a record",
-            extra={"addresses": [str(one) for record in found for one in record.addresses]},
-        )
-        self.leases.resume(by=_SEARCH)
 
     def _remove_unfinished(self, view: View, report: Report) -> None:
         """At start no ADD is running: a pair without its alias is nobody's."""

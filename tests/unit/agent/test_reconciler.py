@@ -1,54 +1,18 @@
 """Rounds against a kernel of values: what is adopted, ended, removed, repaired, and left alone."""
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
-from ipaddress import ip_address, ip_interface, ip_network
-from pathlib import Path
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from agent import reconciler as reconciling
-from agent.reconciler import Patience, Reconciler, Report
-from agent.search import Search
-from cni.attachment import host_name
+from agent.reconciler import Reconciler
 from dataplane import rtnl
 from dataplane.errors import DataplaneError
-from dataplane.survey import Surveyed
 from ipam.leases import State
-from tests.unit.cni.fakes import BLUE, GREEN, NO_TRACE, WHO, Document, World, link
-from tests.unit.ipam.cases import BOOT
-
-HOST = host_name(WHO)
-GRACE_S = 60.0
-FULL: Document = {
-    "ipMasq": True,
-    "runtimeConfig": {
-        "portMappings": [{"hostPort": 8080, "containerPort": 80}],
-        "bandwidth": {"ingressRate": 8000000, "ingressBurst": 800000},
-    },
-}
-
-
-@pytest.fixture
-def reconciler(world: World) -> Reconciler:
-    return Reconciler(
-        world.node,
-        world.leases,
-        world.kernel,  # type: ignore[arg-type]
-        world.kernel.resync,
-        GRACE_S,
-    )
-
-
-def later(world: World, reconciler: Reconciler, seconds: float = GRACE_S) -> Report:
-    world.clock.advance(seconds)
-    return reconciler.round()
-
-
-def gone(world: World) -> None:
-    """The sandbox went, and took its pair along."""
-    world.kernel.detach(HOST)
+from tests.unit.agent.reconciling import FULL, HOST, gone, later
+from tests.unit.cni.fakes import BLUE, GREEN, NO_TRACE, WHO, World, link
 
 
 def test_what_is_in_order_is_left_as_it_is(world: World, reconciler: Reconciler) -> None:
@@ -135,69 +99,6 @@ def test_an_address_alone_lives_as_long_as_its_namespace(
     assert later(world, reconciler).ended == 1
 
 
-@pytest.fixture
-def lost(reconciler: Reconciler, tmp_path: Path) -> list[Surveyed]:
-    """The store was lost; what a look into the namespaces finds is in the list."""
-    there: list[Surveyed] = []
-    reconciler.search = Search(tmp_path / "lost", lambda: list(there))
-    reconciler.search.owe()
-    return there
-
-
-def surveyed(address: str, cookie: int = 11, path: str = BLUE) -> Surveyed:
-    return Surveyed(path, cookie, {"net1": (ip_interface(address),)})
-
-
-def test_after_a_loss_addresses_in_namespaces_are_held_until_these_end(
-    world: World, reconciler: Reconciler, lost: list[Surveyed]
-) -> None:
-    lost.append(surveyed("10.9.0.77/24"))
-    started = reconciler.start()
-    (record,) = world.leases.records()
-    alive = [later(world, reconciler) for _ in range(2)]
-    world.kernel.pods[BLUE].cookie = 99
-    lost[:] = [surveyed("10.9.0.77/24", 33, GREEN)]  # somebody else has it too
-    used = [later(world, reconciler) for _ in range(2)]
-    lost.clear()
-    ended = [later(world, reconciler) for _ in range(2)]
-
-    assert started.adopted == 1
-    assert (record.who.network, record.who.ifname) == ("found", "net1")
-    assert not reconciler.search.owed
-    assert not any(alive + used)
-    assert [report.ended for report in ended] == [0, 1]
-    assert world.leases.records() == []
-
-
-def test_what_links_tell_of_is_not_taken_for_found(
-    world: World, reconciler: Reconciler, lost: list[Surveyed]
-) -> None:
-    world.made()
-    (record,) = world.leases.records()
-    lost.append(surveyed(str(record.addresses[0])))
-
-    assert reconciler.start().adopted == 0
-    assert world.leases.records() == [record]
-
-
-def test_no_address_is_given_until_namespaces_were_searched(
-    world: World, reconciler: Reconciler, lost: list[Surveyed]
-) -> None:
-    def refuse() -> list[Surveyed]:
-        raise DataplaneError("test fault")
-
-    works = reconciler.search.survey
-    reconciler.search.survey = refuse
-    failed = reconciler.start().failed
-    refused = world.leases.degraded
-    reconciler.search.survey = works
-    reconciler.round()
-
-    assert failed == 1
-    assert "yet to be searched" in refused
-    assert world.leases.degraded == ""
-
-
 def test_an_address_whose_namespace_is_unknown_is_not_ended(
     world: World, reconciler: Reconciler
 ) -> None:
@@ -258,39 +159,6 @@ def test_a_key_that_a_verb_works_on_is_looked_at_again_under_its_lock(
     assert world.record().state is State.HELD
 
 
-def test_a_complete_pair_of_nobody_is_adopted(world: World, reconciler: Reconciler) -> None:
-    result = world.made(world.conf(**FULL))
-    world.leases.release(WHO).result()
-
-    report = reconciler.round()
-
-    record = world.record()
-    assert report.adopted == 1
-    assert [str(address) for address in record.addresses] == ["10.9.0.2/24"]
-    assert (record.boot_id, record.state) == (BOOT, State.HELD)
-    assert world.kernel.published[WHO].masquerade
-    assert [m.host_port for m in world.kernel.published[WHO].port_mappings] == [8080]
-    assert reconciler.check() == []
-    assert world.add(args="IP=10.9.0.2", container_id="c2").code == 101
-    assert result["interfaces"][2]["name"] == "eth0"
-
-
-def test_an_adopted_address_that_another_holds_is_told_and_not_taken(
-    world: World, reconciler: Reconciler, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.made()
-    world.leases.release(WHO).result()
-    world.made(container_id="c2", netns=GREEN, args="IP=10.9.0.2")
-
-    report = reconciler.round()
-
-    assert (report.adopted, report.failed) == (0, 1)
-    assert world.leases.find(WHO) is None
-    assert [r.__dict__.get("holder") for r in caplog.records if "holder" in r.__dict__] == [
-        "shop/c2/eth0"
-    ]
-
-
 def test_links_with_another_alias_are_foreign_but_pairs_without_one_are_orphans(
     world: World, reconciler: Reconciler
 ) -> None:
@@ -316,27 +184,6 @@ def test_a_pair_of_somebody_else_whose_name_starts_as_ours_is_foreign(
     later(world, reconciler)
 
     assert sorted(world.kernel.links) == ["isth0", "isthABCDEF01234", "isthmus0"]
-
-
-def test_no_address_is_given_before_all_that_was_found_is_recorded(
-    world: World, reconciler: Reconciler
-) -> None:
-    world.made()
-    there = world.kernel.links[HOST]
-    world.leases.release(WHO).result()
-    world.clock.advance(31)
-    world.store.full = True
-    reconciler.start()
-    world.store.full = False
-    world.leases.expire()  # which finds out that the disk takes writes again
-
-    refused = world.add(container_id="c2", netns=GREEN)
-    reconciler.round()
-
-    assert world.kernel.links[HOST] == there
-    assert refused.code == 11
-    assert world.record().addresses
-    assert world.add(container_id="c2", netns=GREEN).addresses == ["10.9.0.3/24"]
 
 
 def test_an_orphan_that_gets_its_alias_is_none(world: World, reconciler: Reconciler) -> None:
@@ -499,22 +346,6 @@ def test_at_start_unfinished_pairs_go_at_once(world: World, reconciler: Reconcil
     assert world.kernel.links == {}
 
 
-def test_a_lost_store_is_rebuilt_from_the_links_at_start(
-    world: World, reconciler: Reconciler
-) -> None:
-    world.made(world.conf(**FULL))
-    world.made(container_id="c2", netns=GREEN)
-    before = {record.who: record.addresses for record in world.leases.records()}
-    for who in before:
-        world.leases.release(who).result()
-
-    report = reconciler.start()
-
-    assert report.adopted == 2
-    assert {record.who: record.addresses for record in world.leases.records()} == before
-    assert {record.who for record in world.store.load().records} == before.keys()
-
-
 def test_tables_are_programmed_at_start(world: World, reconciler: Reconciler) -> None:
     world.made(world.conf(**FULL))
     world.kernel.published.clear()
@@ -522,82 +353,6 @@ def test_tables_are_programmed_at_start(world: World, reconciler: Reconciler) ->
     reconciler.start()
 
     assert list(world.kernel.published) == [WHO]
-
-
-def test_spooled_deletions_are_done_at_start_in_their_order(
-    world: World, reconciler: Reconciler
-) -> None:
-    world.made()
-    world.clock.advance(1)
-    world.node.spool.add(world.request("DEL", world.conf()))
-    world.node.spool.add(world.request("DEL", world.conf(), container_id="never-added"))
-    world.node.spool.add(world.request("DEL", b"no configuration"))
-
-    reconciler.start()
-
-    assert world.leases.records() == []
-    assert world.node.spool.waiting() == 0
-
-
-@pytest.mark.parametrize(
-    "conf",
-    [
-        b"{}",
-        b'{"cniVersion": "1.1.0", "type": "isthmus"}',
-        b'{"cniVersion": "1.1.0", "name": "no name", "type": "isthmus"}',
-        b'{"cniVersion": "9.0.0", "name": "shop", "type": "isthmus"}',
-        b'{"cniVersion": "1.1.0", "name": "shop", "type": "isthmus", "ipam": {"type": "a/b"}}',
-        b'{"cniVersion": "1.1.0", "name": "shop", "type": "isthmus", "ipam": 7}',
-    ],
-)
-def test_a_spooled_deletion_of_an_invalid_configuration_is_dropped_with_a_warning(
-    world: World, reconciler: Reconciler, conf: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.node.spool.add(world.request("DEL", conf))
-
-    done = reconciler.replay()
-
-    assert (done, world.node.spool.waiting()) == (0, 0)
-    assert caplog.messages == ["deletion names nobody"]
-
-
-def test_an_old_spooled_deletion_spares_a_newer_attachment(
-    world: World, reconciler: Reconciler
-) -> None:
-    world.node.spool.add(world.request("DEL", world.conf(), started_ns=1))
-    world.made(started_ns=world.clock.ns)
-    world.node.spool.add(world.request("DEL", world.conf(), started_ns=2))
-
-    done = reconciler.replay()
-
-    assert done == 1
-    assert world.record().state is State.HELD
-
-
-def test_a_deletion_that_cannot_be_done_stays(world: World, reconciler: Reconciler) -> None:
-    world.made()
-    world.clock.advance(1)
-    world.node.spool.add(world.request("DEL", world.conf()))
-    world.kernel.broken, world.kernel.before = "detach", True
-
-    first, at_once = reconciler.replay(), reconciler.replay()
-    world.clock.advance(2)
-
-    assert (first, at_once, world.node.spool.waiting()) == (0, 0, 1)
-    assert (reconciler.replay(), world.node.spool.waiting()) == (1, 0)
-
-
-def test_what_killed_launchers_left_half_written_goes(world: World, reconciler: Reconciler) -> None:
-    spool = world.node.spool.directory
-    spool.mkdir()
-    old, fresh = spool / ".tmp-1-1", spool / ".tmp-2-2"
-    for path in (old, fresh):
-        path.touch()
-    os.utime(old, (0, 0))
-
-    reconciler.round()
-
-    assert list(spool.iterdir()) == [fresh]
 
 
 def test_every_difference_is_reported_and_nothing_is_changed(
@@ -638,12 +393,6 @@ def test_an_operator_can_end_an_attachment_and_one_that_is_none(
     assert world.traces() == NO_TRACE
 
 
-def test_a_report_is_true_when_something_happened() -> None:
-    assert not Report()
-    assert Report(failed=1)
-    assert Report(adopted=1)
-
-
 def test_digested_keys_are_alive_as_long_as_their_pair(
     world: World, reconciler: Reconciler
 ) -> None:
@@ -660,31 +409,3 @@ def test_digested_keys_are_alive_as_long_as_their_pair(
     assert (report.adopted, report.ended) == (0, 0)
     assert adopted.addresses == record.addresses
     assert adopted.addresses[0].ip == ip_address("10.9.0.2")
-
-
-def test_an_adopted_pod_keeps_its_isolation_its_guard_and_its_bridge(
-    world: World, reconciler: Reconciler
-) -> None:
-    conf = world.conf(portIsolation=True, macspoofchk=True, bridge="br7")
-    world.made(conf)
-    mac = world.kernel.published[WHO].pod_mac
-    world.leases.release(WHO).result()
-    world.kernel.links[HOST] = replace(world.kernel.links[HOST], master=0)
-
-    reconciler.round()
-
-    published = world.kernel.published[WHO]
-    assert (published.mac_spoof_check, published.pod_mac) == (True, mac)
-    assert world.kernel.links[HOST].master == world.kernel.links["br7"].index
-    assert world.kernel.links[HOST].isolated
-
-
-def test_what_fails_is_left_alone_for_longer_each_time_up_to_a_minute() -> None:
-    now = 0
-    patience = Patience(lambda: now)
-    waits = [patience.lose("x") for _ in range(8)]
-
-    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]
-    assert (patience.is_over("x"), patience.is_over("y")) == (False, True)
-    now = 60_000_000_000
-    assert patience.is_over("x")
