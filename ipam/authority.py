@@ -95,6 +95,8 @@ class Authority(Administration):
         self._auditing = Auditing(replica, random)
         self._silent = reclaim.Patience()
         self._resting = reclaim.Patience()
+        self._unheard = reclaim.Patience()
+        self._oldest_unheard_s = 0.0
 
     @property
     def replica(self) -> Replica:
@@ -414,6 +416,10 @@ class Authority(Administration):
         replica.require_synced()
         await replica.spread_doubt()
         await self._liveness.renew()
+        nodes, fenced = replica.view.nodes, NodeState.FENCED
+        gone = [n for n in nodes if nodes[n].state is not fenced and not replica.view.alive(n)]
+        unheard = self._unheard.watch(gone, self._clock())
+        self._oldest_unheard_s = max(unheard.values(), default=0.0)
         if not replica.frozen:
             await self._reclaim()
 
@@ -526,7 +532,7 @@ class Authority(Administration):
             nodes=len(view.nodes),
             blocks=len(view.blocks),
             free={pool.name: view.space(pool.name).free for pool in config.pools},
-            oldest_unheard_s=self._liveness.oldest_s(),
+            oldest_unheard_s=self._oldest_unheard_s,
             frozen=bool(replica.frozen),
             synced=replica.synced,
         )

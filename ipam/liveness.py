@@ -42,12 +42,6 @@ class Liveness:
             if not self._open[node]:
                 del self._open[node]
 
-    def oldest_s(self) -> float:
-        """Return for how long the quietest of the nodes heard here has been quiet."""
-        now = self._clock()
-        quiet = [since for node, since in self._heard.items() if node not in self._open]
-        return max((now - since for since in quiet), default=0.0)
-
     async def put(self, node: str, alive: Alive) -> Put:
         """Return the change that shows *node* alive.  Raises KVError."""
         async with self._granting:  # a thousand nodes that come at once share one

@@ -185,6 +185,21 @@ def test_node_cannot_register_with_what_would_burden_all_others(
     assert KEYS.node("a") not in cluster.store.entries
 
 
+def test_node_that_is_not_heard_of_is_counted_until_it_is_fenced(cluster: Site) -> None:
+    authority = cluster.replicas[0]
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.tick())
+    assert authority.counts().oldest_unheard_s == 0.0
+    for _ in range(4):
+        cluster.now += 100
+        cluster.do(lambda a: a.tick())
+
+    assert authority.counts().oldest_unheard_s == 200.0
+    cluster.do(lambda a: a.drain(Drain(node="a", fenced=True, by="me")))
+    cluster.do(lambda a: a.tick())
+    assert authority.counts().oldest_unheard_s == 0.0
+
+
 def test_foreign_key_is_reported_left_alone_and_not_given(
     cluster: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

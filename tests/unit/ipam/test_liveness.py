@@ -124,12 +124,3 @@ def test_node_that_moved_to_another_replica_is_not_dropped_by_the_first(cluster:
     tick(cluster, 6, at=0)
 
     assert alive(cluster)
-
-
-def test_oldest_quiet_node_is_told(cluster: Site) -> None:
-    cluster.register(node("a"))
-    cluster.now += 4
-    cluster.register(node("b"))
-    cluster.now += 3
-
-    assert cluster.replicas[0].counts().oldest_unheard_s == 7
