@@ -5,6 +5,7 @@ Pods of two nodes talk meanwhile, and nothing that they say is lost.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ API_SERVER = "/etc/kubernetes/manifests/kube-apiserver.yaml"
 
 
 @contextmanager
-def running(cluster: Cluster, name: str, node: str, **spec: object) -> Iterator[str]:
+def running(cluster: Cluster, name: str, node: str, **spec: Any) -> Iterator[str]:
     """Have a pod, and its address."""
     cluster.apply(pod(name, node, "pause", **spec))
     try:
@@ -100,8 +101,8 @@ def kubelets_are_restarted(network: Network) -> None:
     "disturb",
     [
         every_agent_is_killed,
+        agents_are_exchanged,  # between two that make kubelets wait longer each time
         agents_get_no_more_memory,
-        agents_are_exchanged,
         ipamd_is_exchanged,
         etcd_is_away,
         containerd_is_restarted,
