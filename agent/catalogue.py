@@ -112,7 +112,8 @@ class Catalogue:
 
     def names(self) -> list[ServiceName]:
         """Every Service that there is."""
-        return [_name(key) for key, found in list(self._services.items()) if found]
+        found = [each.service for each in list(self._services.values()) if each]
+        return [service.name for service in found if service]
 
     def wanted(self, name: ServiceName, service_cidrs: Sequence[IPNetwork]) -> Wanted | None:
         """What is to be of one Service; the API server's keeps its last endpoints."""

@@ -40,8 +40,7 @@ from proxy.settings import Settings
 from proxy.tables import TABLE
 from proxy.view import view_of
 
-SHORTEST_S = 0.01
-PATIENCE_S = 10.0
+LONGEST_REST_S = 0.05
 HUNG_S = 60.0
 _WITHOUT_RANGES_S = 5.0
 
@@ -82,7 +81,7 @@ class Services:
             objects.SERVICE_CIDRS, objects.ServiceCIDR, lambda one: one, lambda *_: self.wake(), {}
         )
         self._catalogue = Catalogue(self._services.objects, self._slices.objects)
-        self._pace = Pace(seams.random, shortest_s=SHORTEST_S, longest_s=seams.interval_s)
+        self._pace = Pace(seams.random, longest_rest_s=LONGEST_REST_S, longest_s=seams.interval_s)
         self._checks: dict[ServiceName, tuple[int, Check]] = {}
         self._health = HealthChecks(lambda: not self.unhealthy())
         self._news = asyncio.Event()

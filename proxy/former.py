@@ -44,7 +44,7 @@ class Former:
                 )
                 if found:
                     slots.setdefault(key, found)
-        return Planned(service, frozenset(owned), slots)
+        return Planned(service, tuple(owned), slots)
 
     def _of(self, frontend: Frontend) -> dict[int, bytes]:
         # Keys of NodePorts are shorter than those with an address.

@@ -6,7 +6,7 @@ are its own; a change of one never touches another's elements.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dataplane.nft.objects import Element, NamedSet, Protocol, element, number, place, printable
 from net.address import IPAddress
@@ -41,6 +41,10 @@ class ListKey(NamedTuple):
     is_local: bool
 
 
+# Shared: an empty frozenset has 216 bytes, and nearly every Service has two.
+_NOTHING: frozenset[Any] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Planned:
     """A Service as it is, or shall be, in the maps.
@@ -51,10 +55,10 @@ class Planned:
     """
 
     service: Service
-    owned: frozenset[Frontend]
+    owned: tuple[Frontend, ...]
     slots: Mapping[ListKey, tuple[Backend, ...]] = field(default_factory=dict)
-    refused: frozenset[ListKey] = frozenset()
-    hairpin: frozenset[IPAddress] = frozenset()
+    refused: frozenset[ListKey] = _NOTHING
+    hairpin: frozenset[IPAddress] = _NOTHING
     overfull: tuple[str, ...] = ()
 
 
@@ -106,21 +110,22 @@ def plan(
                 }
     return Planned(
         service,
-        frozenset(owned),
+        tuple(owned),
         slots,
-        frozenset(refused),
-        frozenset(hairpin),
+        frozenset(refused) if refused else _NOTHING,
+        frozenset(hairpin) if hairpin else _NOTHING,
         tuple(overfull),
     )
 
 
-def elements(planned: Planned) -> Iterator[Element]:
-    """All that *planned* has in maps, but for what Services share."""
+def elements(planned: Planned, versions: Collection[int] = (4, 6)) -> Iterator[Element]:
+    """All that *planned* has in the maps of these families, but for what Services share."""
     service = planned.service
+    owned = [each for each in planned.owned if each.version in versions]
     for address in service.cluster_ips:
-        if any(each.address == address for each in planned.owned):
-            yield element(MAPS[address.version].cluster_ips, (address,))
-    for frontend, port in ports_of(service, planned.owned):
+        if any(each.address == address for each in owned):
+            yield Element(MAPS[address.version].cluster_ips, address.packed)
+    for frontend, port in ports_of(service, owned):
         yield from _of_frontend(planned, port, frontend)
 
 
@@ -135,6 +140,10 @@ def ports_of(service: Service, owned: Iterable[Frontend]) -> Iterator[tuple[Fron
 def hairpin(address: IPAddress) -> Element:
     """That this pod's packets to itself, by a Service, need another source."""
     return element(MAPS[address.version].hairpin, (address, address))
+
+
+NODE_SETS = frozenset({"ways", "picks", "node-addresses", "pods", "service-cidrs"})
+"""The sets that `node_elements` fills; those of networks do not take what overlaps."""
 
 
 def node_elements(node: NodeView) -> Iterator[Element]:

@@ -15,7 +15,16 @@ from proxy.affinity import Affinity
 from proxy.claims import Claims
 from proxy.former import Former
 from proxy.model import Endpoints, NodeView, Service, ServiceName
-from proxy.plan import Frontend, Planned, elements, frontends, hairpin, node_elements, plan
+from proxy.plan import (
+    NODE_SETS,
+    Frontend,
+    Planned,
+    elements,
+    frontends,
+    hairpin,
+    node_elements,
+    plan,
+)
 from proxy.stale_flows import State, stale
 
 log = logging.getLogger(__name__)
@@ -116,14 +125,32 @@ class Reconciler:
         if found is None:
             self._tables[version].replace([])
         self._affinity[version].look_again()
-        goal = [each for each in self._all() if _version(each) == version]
-        changes = list(_changes(found or (), goal))
+        left, mended = set(found or ()), 0
+        # Ranges first, what goes and what comes in one transaction: they must not overlap.
+        shared = {each for each in left if each.of.name in NODE_SETS}
+        left -= shared
+        node = [each for each in node_elements(self._node) if _version(each) == version]
+        mended += self._apply_all(version, _changes(shared, node))
+        goal = self._all(version)
+        if not left:
+            return mended + self._apply_all(version, (Change(None, each) for each in goal))
+        missing = []
+        for each in goal:
+            if each in left:
+                left.discard(each)
+            else:
+                missing.append(each)
+        return mended + self._apply_all(version, _changes(left, missing))
+
+    def _apply_all(self, version: int, changes: Iterable[Change]) -> int:
+        count = 0
         for some in _chunks(changes):
+            count += len(some)
             try:
                 self._apply(version, some)
             except DataplaneError:
                 self._apply_singly(version, some)
-        return len(changes)
+        return count
 
     def _apply_singly(self, version: int, changes: Iterable[Change]) -> None:
         """What the kernel refuses is to hold up nothing else."""
@@ -186,7 +213,7 @@ class Reconciler:
         return {
             name: missing
             for name in names
-            if (missing := [str(e) for e in elements(self._planned[name]) if e not in there])
+            if (missing := [str(e) for e in self._elements(name) if e not in there])
         }
 
     def _claim(self, name: ServiceName, wanted: Wanted | None) -> set[ServiceName]:
@@ -209,8 +236,9 @@ class Reconciler:
         after = None
         if name in self._wanted:
             self._planned[name] = after = self._plan(name, before)
-        there = elements(before) if before is not None else ()
-        goal = elements(after) if after is not None else ()
+        versions = self._tables.keys()
+        there = elements(before, versions) if before is not None else ()
+        goal = elements(after, versions) if after is not None else ()
         return [*_changes(there, goal), *self._hairpins(before, after)]
 
     def _plan(self, name: ServiceName, before: Planned | None = None) -> Planned:
@@ -219,6 +247,9 @@ class Reconciler:
 
     def _owned(self, service: Service) -> list[Frontend]:
         return self._claims.owned(service, self._frontends(service))
+
+    def _elements(self, name: ServiceName) -> Iterator[Element]:
+        return elements(self._planned[name], self._tables.keys())
 
     def _state(self, name: ServiceName) -> State:
         wanted = self._wanted.get(name)
@@ -250,11 +281,11 @@ class Reconciler:
                 del self._hairpin[address]
                 yield Change(hairpin(address), None)
 
-    def _all(self) -> Iterator[Element]:
-        yield from node_elements(self._node)
-        yield from map(hairpin, self._hairpin)
+    def _all(self, version: int) -> Iterator[Element]:
+        """All of one family but what is the node's."""
+        yield from (hairpin(each) for each in self._hairpin if each.version == version)
         for planned in self._planned.values():
-            yield from elements(planned)
+            yield from elements(planned, (version,))
 
     def _try(self, changes: Mapping[ServiceName, Collection[Change]]) -> None:
         """Apply the changes of several Services; where that fails, of each by itself."""

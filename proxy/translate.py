@@ -85,7 +85,7 @@ def service(found: objects.Service) -> Translated:
     is_local = spec.external_policy == TrafficPolicy.LOCAL
     return Translated(
         Service(
-            name=ServiceName(intern(found.metadata.namespace), found.metadata.name),
+            name=ServiceName(intern(found.metadata.namespace), intern(found.metadata.name)),
             ports=tuple(_ports(spec.ports or (), read)),
             cluster_ips=read.each("clusterIPs", cluster_ips, _usable),
             external_ips=read.each("externalIPs", spec.external_ips, _usable),
@@ -120,7 +120,7 @@ def slice_(found: objects.EndpointSlice) -> Slice | None:
             _endpoint(each, address, number) for each, address in members if address is not None
         )
     return Slice(
-        ServiceName(intern(found.metadata.namespace), name),
+        ServiceName(intern(found.metadata.namespace), intern(name)),
         endpoints,
         tuple(read.troubles),
         (found.metadata.annotations or {}).get(objects.TRIGGERED, ""),
@@ -134,8 +134,10 @@ def gather(
 
     One that is a Service's address again would send packets in a circle.
     """
-    merged: Endpoints = {}
-    for each in slices:
+    merged = slices[0].endpoints if slices else {}
+    if len(slices) > 1:
+        merged = dict(merged)
+    for each in slices[1:]:
         for port, members in each.endpoints.items():
             merged[port] = (*merged[port], *members) if port in merged else members
     own = {*of.cluster_ips, *of.external_ips, *of.load_balancer_ips}

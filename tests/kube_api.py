@@ -278,7 +278,7 @@ class FakeAPI:
             items = [kept[key] for key in sorted(kept) if _selected(kept[key], asked.params)]
         meta: Json = {"resourceVersion": str(revision)}
         if limit and len(items) > limit:
-            meta["continue"] = f"{revision}-{len(items)}"
+            meta["continue"] = f"{asked.path}-{revision}-{len(items)}"
             self._snapshots[meta["continue"]] = (revision, items[limit:])
             items = items[:limit]
         return {"kind": "List", "metadata": meta, "items": items}

@@ -154,6 +154,10 @@ class Element:
     data: bytes = b""
     comment: str = ""
 
+    def __hash__(self) -> int:
+        """Without the set and the rest: some hundred thousand are looked up at once."""
+        return hash((self.key, self.data))
+
     def text(self) -> str:
         """It as nft writes it: `10.0.0.2 . tcp . 80 comment "net/c1/eth0" : 10.1.0.2 . 8080`."""
         words = _render(self.of.key, self.key, self.end)

@@ -13,7 +13,7 @@ class Middling(Random):
 
 
 def pace() -> Pace:
-    return Pace(Middling(), shortest_s=1.0, longest_s=60.0)
+    return Pace(Middling(), longest_rest_s=1.0, longest_s=60.0)
 
 
 def have_round(tested: Pace, begun: float, ended: float, *, well: bool = True) -> bool:
@@ -30,11 +30,12 @@ def test_after_a_rest_news_are_worked_on_at_once() -> None:
     assert not tested.begin(20.0)
 
 
-def test_news_upon_news_wait_for_the_shortest_interval() -> None:
+@pytest.mark.parametrize(("length", "rest"), [(0.125, 0.375), (0.25, 0.75), (5.0, 1.0)])
+def test_after_a_round_news_gather_for_a_while(length: float, rest: float) -> None:
     tested = pace()
-    have_round(tested, 10.0, 10.25)
+    have_round(tested, 10.0, 10.0 + length)
 
-    assert tested.wait_s(10.25, has_news=True) == 0.75
+    assert tested.wait_s(10.0 + length, has_news=True) == rest
 
 
 def test_without_news_everything_is_looked_at_each_longest_interval() -> None:
@@ -48,19 +49,19 @@ def test_without_news_everything_is_looked_at_each_longest_interval() -> None:
 def test_what_fails_is_tried_again_less_and_less_often() -> None:
     tested, waits = pace(), []
     for _ in range(9):
-        have_round(tested, 0.0, 100.0, well=False)
+        have_round(tested, 100.0, 100.0, well=False)
         waits.append(tested.wait_s(100.0, has_news=False))
 
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-    have_round(tested, 0.0, 100.0)
-    have_round(tested, 0.0, 100.0, well=False)
+    have_round(tested, 100.0, 100.0)
+    have_round(tested, 100.0, 100.0, well=False)
     assert tested.wait_s(100.0, has_news=False) == 0.5
 
 
 def test_after_a_failure_news_are_worked_on_all_the_same() -> None:
     tested = pace()
     for _ in range(9):
-        have_round(tested, 0.0, 100.0, well=False)
+        have_round(tested, 100.0, 100.0, well=False)
 
     assert tested.wait_s(100.0, has_news=True) == 0
     assert not tested.begin(100.0)
@@ -71,7 +72,7 @@ def test_a_hurry_makes_the_next_round_whole_and_due() -> None:
     have_round(tested, 10.0, 10.0)
     tested.hurry()
 
-    assert tested.wait_s(10.5, has_news=False) == 0.5
+    assert tested.wait_s(10.5, has_news=False) == 0
     assert have_round(tested, 11.0, 11.0)
     assert not tested.begin(12.0)
 

@@ -125,7 +125,7 @@ def test_a_frontend_that_another_service_has_now_is_as_if_it_went() -> None:
     of = service(Protocol.UDP)
     before = planned(of, at(Protocol.UDP, A))
 
-    now = State(replace(before, owned=frozenset()), at(Protocol.UDP, A))
+    now = State(replace(before, owned=()), at(Protocol.UDP, A))
 
     found = stale(State(before, at(Protocol.UDP, A)), now, ())
 
