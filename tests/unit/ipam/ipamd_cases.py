@@ -10,12 +10,12 @@ from random import Random
 from typing import TypeVar
 
 from ipam.authority import Authority
-from ipam.calls import Claim, Claimed, Init, Register, Registered
+from ipam.calls import Claim, Claimed, Held, Init, Register, Registered, Release
 from ipam.cluster import Pool
 from ipam.keys import Keys
 from ipam.kv import Batch
 from ipam.memory import DaemonMemory
-from ipam.memory_kv import MemoryCluster, MemoryKV
+from ipam.memory_kv import Faults, MemoryCluster, MemoryKV
 
 T = TypeVar("T")
 
@@ -95,3 +95,21 @@ def site(folder: Path, replicas: int = 2) -> Iterator[Site]:
         yield made
     finally:
         made.runner.close()
+
+
+def release(authority: Authority, name: str, *blocks: Held, generation: str = "") -> Release:
+    now = authority.replica.view.meta
+    assert now is not None
+    return Release(
+        node=name,
+        uid=f"uid-{name}",
+        epoch=1,
+        generation=generation or now.generation,
+        blocks=blocks,
+    )
+
+
+def faults(cluster: Site, which: int, given: Faults) -> None:
+    kv = cluster.replicas[which].replica.kv
+    assert isinstance(kv, MemoryKV)
+    kv.faults = given

@@ -5,23 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from ipam.authority import Authority
-from ipam.calls import Claim, Drain, Held, Init, Release, TableRow
-from ipam.cluster import BlockState, NodeState, PoolState
+from ipam.calls import Drain, Held, Init, TableRow
+from ipam.cluster import BlockState
 from ipam.kv import Outcome
-from ipam.memory_kv import Faults, MemoryKV
+from ipam.memory_kv import MemoryKV
 from ipam.refusals import (
-    Exhausted,
     Forbidden,
     Frozen,
     Invalid,
     NotReady,
     SecondBoot,
-    Stale,
-    Unknown,
 )
 from ipam.replica import Change
-from tests.unit.ipam.ipamd_cases import FOUR, KEYS, SIX, Site, node, site
+from tests.unit.ipam.ipamd_cases import KEYS, Site, node, release, site
 
 
 @pytest.fixture
@@ -29,141 +25,6 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
     with site(tmp_path) as made:
         made.begin()
         yield made
-
-
-def release(authority: Authority, name: str, *blocks: Held, generation: str = "") -> Release:
-    now = authority.replica.view.meta
-    assert now is not None
-    return Release(
-        node=name,
-        uid=f"uid-{name}",
-        epoch=1,
-        generation=generation or now.generation,
-        blocks=blocks,
-    )
-
-
-def faults(cluster: Site, which: int, given: Faults) -> None:
-    kv = cluster.replicas[which].replica.kv
-    assert isinstance(kv, MemoryKV)
-    kv.faults = given
-
-
-def test_claim_gives_one_block_of_each_family_in_one_transaction(cluster: Site) -> None:
-    cluster.register(node("a"))
-    before = cluster.replicas[0].counts().transactions
-
-    got = cluster.claim("a")
-
-    assert [held.pool for held in got.blocks] == ["four", "six"]
-    assert cluster.replicas[0].counts().transactions == before + 1
-    assert {held.revision for held in got.blocks} == {cluster.store.revision}
-
-
-def test_repeated_claim_is_answered_with_the_same_blocks_by_any_replica(cluster: Site) -> None:
-    cluster.register(node("a"))
-
-    first = cluster.claim("a", "same")
-    again = cluster.claim("a", "same", at=1)
-
-    assert again.blocks == first.blocks
-
-
-def test_replica_that_has_not_seen_a_claim_cannot_carry_it_out_again(cluster: Site) -> None:
-    cluster.register(node("a"))
-    call = Claim(node="a", uid="uid-a", epoch=1, nonce="same")
-    cluster.follow()
-
-    first = cluster.run(cluster.replicas[0].claim(call))
-    again = cluster.run(cluster.replicas[1].claim(call))
-
-    assert again.blocks == first.blocks
-
-
-@pytest.mark.parametrize("applied", [True, False])
-def test_claim_whose_answer_was_lost_is_read_back(cluster: Site, applied: bool) -> None:
-    cluster.register(node("a"))
-    faults(cluster, 0, Faults(lost=(applied,)))
-
-    got = cluster.claim("a")
-    cluster.follow()
-
-    assert len(cluster.replicas[0].replica.view.blocks) == len(got.blocks) == 2
-
-
-def test_two_nodes_never_share_and_the_last_block_goes_too(cluster: Site) -> None:
-    got = []
-    for number in range(4):
-        cluster.register(node(f"n{number}"), number % 2)
-        got += cluster.claim(f"n{number}", at=number % 2).blocks
-    cluster.register(node("late"))
-
-    assert len({held.cidr for held in got}) == 8
-    with pytest.raises(Exhausted, match=r"no free block of IPv4 for node late in four \(10.0.0.0"):
-        cluster.claim("late")
-
-
-def test_node_cannot_have_more_blocks_than_the_limit(cluster: Site) -> None:
-    cluster.do(lambda a: a.change_settings(blocks_per_node=1))
-    cluster.register(node("a"))
-    cluster.claim("a", "1")
-
-    with pytest.raises(Exhausted, match="has 1 blocks of IPv4, the limit"):
-        cluster.claim("a", "2", at=1)
-
-
-def test_claim_of_an_unknown_node_or_epoch_says_to_register(cluster: Site) -> None:
-    with pytest.raises(Stale, match="register"):
-        cluster.claim("nobody")
-    cluster.register(node("a"))
-    with pytest.raises(Stale, match="epoch 1, not 7"):
-        cluster.claim("a", epoch=7)
-
-
-def test_pool_can_be_asked_for_by_name(cluster: Site) -> None:
-    cluster.register(node("a"))
-    wanted = Claim(node="a", uid="uid-a", epoch=1, nonce="x", families=(4,), pool="four")
-
-    assert cluster.do(lambda a: a.claim(wanted)).blocks[0].pool == "four"
-    with pytest.raises(Unknown, match="no pool eight"):
-        cluster.do(lambda a: a.claim(replace(wanted, nonce="y", pool="eight")))
-    with pytest.raises(Exhausted, match="pool six is not active, of IPv4"):
-        cluster.do(lambda a: a.claim(replace(wanted, nonce="y", pool="six")))
-
-
-def test_claim_without_nonce_or_family_is_invalid(cluster: Site) -> None:
-    for wrong in ({"nonce": ""}, {"families": ()}, {"families": (5,)}):
-        fields = {"node": "a", "uid": "u", "epoch": 1, "nonce": "x"} | wrong
-        with pytest.raises(Invalid):
-            cluster.do(lambda a, f=fields: a.claim(Claim(**f)))  # type: ignore[arg-type, misc]
-
-
-def test_disabled_pool_gives_nothing(cluster: Site) -> None:
-    cluster.do(lambda a: a.put_pool(replace(FOUR, state=PoolState.DISABLED)))
-    cluster.register(node("a"))
-
-    with pytest.raises(Exhausted, match="no pool is active"):
-        cluster.claim("a")
-
-
-def test_draining_pool_wants_its_blocks_back_and_a_node_gets_others(cluster: Site) -> None:
-    cluster.register(node("a"))
-    cluster.claim("a")
-    other = replace(FOUR, name="other", cidr=ip_network("10.0.1.0/24"))
-    cluster.do(lambda a: a.put_pool(other, create=True))
-    cluster.do(lambda a: a.change_pool("four", state=PoolState.DRAINING))
-    cluster.do(lambda a: a.tick())
-    drained = cluster.register(node("a")).blocks
-    fresh = cluster.claim("a", "y").blocks
-    cluster.do(lambda a: a.change_pool("four", state=PoolState.ACTIVE))
-    cluster.do(lambda a: a.tick())
-
-    assert {b.pool: b.state for b in drained} == {
-        "four": BlockState.DRAINING,
-        "six": BlockState.ACTIVE,
-    }
-    assert [block.pool for block in fresh if block.cidr.version == 4] == ["other"]
-    assert {block.state for block in cluster.register(node("a")).blocks} == {BlockState.ACTIVE}
 
 
 @pytest.mark.parametrize(
@@ -244,57 +105,6 @@ async def put(cluster: Site, key: str, value: bytes) -> None:
     await MemoryKV(cluster.store).commit([], [Put(key, value)])
 
 
-def test_released_block_rests_and_is_then_free(cluster: Site) -> None:
-    cluster.register(node("a"))
-    held = cluster.claim("a").blocks
-
-    cluster.do(lambda a: a.release(release(a, "a", *held)))
-    cluster.do(lambda a: a.tick())
-    resting = set(cluster.replicas[0].replica.view.blocks.values())
-    cluster.rest()
-
-    assert {block.state for block in resting} == {BlockState.QUARANTINED}
-    assert not cluster.replicas[0].replica.view.blocks
-
-
-def test_restart_begins_the_quarantine_anew(cluster: Site) -> None:
-    cluster.register(node("a"))
-    held = cluster.claim("a").blocks
-    cluster.do(lambda a: a.release(release(a, "a", *held)))
-    cluster.do(lambda a: a.tick())
-    cluster.now += 59
-    cluster.replicas[0] = cluster.replica("0")
-
-    cluster.do(lambda a: a.tick())
-    cluster.now += 59
-    cluster.do(lambda a: a.tick())
-    cluster.follow()
-
-    assert len(cluster.replicas[0].replica.view.blocks) == 2
-
-
-def test_release_from_before_a_recovery_frees_nothing_after_it(cluster: Site) -> None:
-    cluster.register(node("a"))
-    held = cluster.claim("a", "1").blocks
-
-    with pytest.raises(Stale, match="generation old is over"):
-        cluster.do(lambda a: a.release(release(a, "a", *held, generation="old")))
-
-
-def test_late_copy_of_a_release_does_not_free_the_same_nodes_next_grant(cluster: Site) -> None:
-    cluster.register(node("a"))
-    old = cluster.claim("a", "1").blocks
-    cluster.do(lambda a: a.release(release(a, "a", *old)))
-    cluster.rest()
-    new = cluster.claim("a", "2").blocks
-
-    cluster.do(lambda a: a.release(release(a, "a", *old)))
-    cluster.follow()
-
-    assert [held.cidr for held in new] == [held.cidr for held in old]
-    assert {b.state for b in cluster.replicas[0].replica.view.blocks.values()} == {"active"}
-
-
 def test_fenced_node_loses_what_was_freed_and_keeps_what_was_not(cluster: Site) -> None:
     cluster.register(node("a"))
     first = cluster.claim("a", "1").blocks
@@ -311,41 +121,6 @@ def test_fenced_node_loses_what_was_freed_and_keeps_what_was_not(cluster: Site) 
     assert (late.epoch, late.blocks) == (3, ())
     assert late.lost == tuple(held.cidr for held in first)
     assert not late.frozen
-
-
-def test_draining_node_gets_no_blocks_and_undo_gives_them_back(cluster: Site) -> None:
-    cluster.register(node("a"))
-    cluster.claim("a", "1")
-
-    drained = cluster.do(lambda a: a.drain(Drain(node="a")))
-    cluster.do(lambda a: a.tick())
-    with pytest.raises(Forbidden, match="draining"):
-        cluster.claim("a", "2")
-    draining = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
-    cluster.do(lambda a: a.drain(Drain(node="a", undo=True)))
-    cluster.do(lambda a: a.tick())
-
-    assert drained.state is NodeState.DRAINING
-    assert draining == {BlockState.DRAINING}
-    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
-    assert states == {BlockState.ACTIVE}
-
-
-def test_silence_alone_never_frees(cluster: Site) -> None:
-    cluster.do(lambda a: a.change_settings(silence_s=30.0))
-    cluster.register(node("a"))
-    cluster.claim("a")
-    for _ in range(20):
-        cluster.now += 100
-        cluster.do(lambda a: a.tick())
-    cluster.follow()
-
-    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
-    assert states == {BlockState.DRAINING}
-    cluster.register(node("a", epoch=1))
-    cluster.do(lambda a: a.tick())
-    states = {block.state for block in cluster.replicas[0].replica.view.blocks.values()}
-    assert states == {BlockState.ACTIVE}
 
 
 def test_second_live_boot_of_a_node_is_refused_and_a_restart_is_not(cluster: Site) -> None:
@@ -528,18 +303,6 @@ def test_watch_gives_the_table_then_what_changes(cluster: Site) -> None:
 
 def blocks_of(cluster: Site) -> list[object]:
     return list(cluster.replicas[0].replica.view.blocks.values())
-
-
-def test_partly_reserved_block_is_given_with_what_is_reserved(tmp_path: Path) -> None:
-    reserved = (ip_network("10.0.0.0/26"), ip_network("10.0.0.64/30"))
-    pool = replace(FOUR, cidr=ip_network("10.0.0.0/25"), reservations=reserved)
-    with site(tmp_path) as made:
-        made.begin(pool, SIX)
-        made.register(node("a"))
-
-        held = made.claim("a").blocks[0]
-
-        assert (held.cidr, held.reserved) == (ip_network("10.0.0.64/26"), reserved[1:])
 
 
 def test_counts_say_what_is_free(cluster: Site) -> None:
