@@ -142,10 +142,12 @@ def test_a_pod_is_held_to_the_bandwidth_of_its_annotation(
 def test_a_host_port_is_reached_at_its_node(cluster: Cluster, isthmus_network: Network) -> None:
     server = pod("open", FIRST, "netexec", "--http-port=8080")
     server["spec"]["containers"][0]["ports"] = [{"containerPort": 8080, "hostPort": 18080}]
-    with present(cluster, server) as name:
+    caller = pod("caller", SECOND, "pause", hostNetwork=True)
+    with present(cluster, server) as name, present(cluster, caller) as other:
         node = started(cluster, name)["hostIP"]
         host = node if ":" not in node else f"[{node}]"
-        answer = cluster.on_node(SECOND, "curl", "-sS", "-m5", f"http://{host}:18080/hostname")
+        started(cluster, other)
+        answer = cluster.in_pod(other, "curl", "-sS", "-m5", f"http://{host}:18080/hostname")
 
     assert answer == "open"
 
@@ -155,7 +157,7 @@ def test_a_host_port_is_reached_at_its_node(cluster: Cluster, isthmus_network: N
     [
         (
             {"address": "10.244.0.300"},
-            'annotation isthmus.dev/address of the pod is "10.244.0.300"',
+            'annotation isthmus.dev/address of pod default/wrong is "10.244.0.300"',
         ),
         ({"address": "192.0.2.1"}, "192.0.2.1"),
         ({"mac": "01:00:00:00:00:01"}, "isthmus.dev/mac"),
