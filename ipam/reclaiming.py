@@ -11,11 +11,6 @@ from ipam.reclaim import Step
 from ipam.replica import Change, Replica
 
 STEPS_A_TICK = 200
-# Each block's row has the addresses of its node, in every stream.
-MOST_ADDRESSES = 16
-MOST_LABELS = 256
-# Each fence makes it one more, and what is above 63 bits is in no message.
-HIGHEST_EPOCH = 1 << 48
 
 
 class Reclaiming:
