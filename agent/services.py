@@ -40,7 +40,7 @@ from proxy.settings import Settings
 from proxy.tables import TABLE
 from proxy.view import view_of
 
-LONGEST_REST_S = 0.05
+LONGEST_REST_S = 0.005
 HUNG_S = 60.0
 _WITHOUT_RANGES_S = 5.0
 

@@ -10,11 +10,22 @@ from pathlib import Path
 import pytest
 
 from agent.config import AgentConfig, IpamdConfig, KubernetesConfig
-from agent.wiring import StateLocked, Wired, enroll, introduce, join, lock_state, unable, wire
+from agent.wiring import (
+    StateLocked,
+    Wired,
+    enroll,
+    introduce,
+    join,
+    lock_state,
+    translate_services,
+    unable,
+    wire,
+)
 from ipam.errors import NotServed, StoreUnavailable
 from ipam.holdings import OwnBlock
 from ipam.leases import Attachment, Record, Wanted
 from ipam.ranges import Range, RangeSet
+from proxy.settings import Settings as ServicesConfig
 
 WHO = Attachment("shop", "c1", "eth0")
 TWO = Wanted(range_sets=(RangeSet((Range.of("10.9.0.0/30"),)),))
@@ -323,10 +334,32 @@ def test_in_kubernetes_verbs_ask_it_and_ipamd_is_where_it_says(config: AgentConf
         wired.close()
 
 
+def test_services_are_translated_where_configured_and_go_by_what_is_said_of_the_node(
+    config: AgentConfig,
+) -> None:
+    served = ServicesConfig(
+        pod_cidrs=(ip_network("10.244.0.0/16"),),
+        service_cidrs=(ip_network("10.96.0.0/16"),),
+        set_conntrack=False,
+    )
+    kubernetes = KubernetesConfig(node="node-1")
+    wired = wire(replace(config, kubernetes=kubernetes, services=served), boot="b")
+    try:
+        services = translate_services(wired, introduce(wired, lambda: None))
+
+        assert services is not None
+        assert services.view().name == "node-1"
+        assert services.view().service_cidrs == served.service_cidrs
+        assert services.unhealthy() == "Services are not programmed yet"
+    finally:
+        wired.close()
+
+
 def test_without_kubernetes_nobody_is_asked(config: AgentConfig) -> None:
     wired = wire(replace(config, ipamd=IPAMD))
     try:
         assert introduce(wired, lambda: None) is None
+        assert translate_services(wired, None) is None
         assert enroll(wired, None, lambda: None) is None
         assert wired.node.kubernetes is None
     finally:
