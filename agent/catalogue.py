@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 from net.address import IPAddress, IPNetwork
 from proxy import translate
-from proxy.model import Endpoints, ServiceName
+from proxy.model import ServiceName
 from proxy.reconciler import Wanted
-from proxy.translate import API, Slice, Translated
+from proxy.translate import Slice, Translated
 
 
 @dataclass(slots=True)
@@ -43,7 +43,6 @@ class Catalogue:
         self._slices_of: dict[ServiceName, tuple[str, ...]] = {}
         self._owner: dict[str, ServiceName] = {}
         self._ending: dict[ServiceName, set[IPAddress]] = {}
-        self._api: Wanted | None = None
         self._changes = Changes()
         self._troubles: dict[ServiceName, tuple[str, ...]] = {}
 
@@ -116,20 +115,14 @@ class Catalogue:
         return [service.name for service in found if service]
 
     def wanted(self, name: ServiceName, service_cidrs: Sequence[IPNetwork]) -> Wanted | None:
-        """What is to be of one Service; the API server's keeps its last endpoints."""
+        """What is to be of one Service."""
         translated = self._services.get(str(name))
         if translated is None or translated.service is None:
             self._tell(name, translated.troubles if translated else ())
-            return self._api if name == API else None
+            return None
         endpoints, troubles = translate.gather(self._of(name), translated.service, service_cidrs)
         self._tell(name, translated.troubles + troubles)
-        if name == API:
-            endpoints = self._kept(endpoints)
-            self._api = Wanted(translated.service, endpoints)
         return Wanted(translated.service, endpoints)
-
-    def _kept(self, endpoints: Endpoints) -> Endpoints:
-        return endpoints if translate.answers(endpoints) or not self._api else self._api.endpoints
 
     def _tell(self, name: ServiceName, troubles: tuple[str, ...]) -> None:
         if troubles:

@@ -9,12 +9,13 @@ from typing import NamedTuple, Protocol
 from dataplane.errors import DataplaneError
 from dataplane.flows import Flows
 from dataplane.nft.objects import Element, Family
+from dataplane.nft.objects import Protocol as TransportProtocol
 from net.address import IPAddress
 from proxy import affinity
 from proxy.affinity import Affinity
 from proxy.claims import Claims
 from proxy.former import Former
-from proxy.model import Endpoints, NodeView, Service, ServiceName
+from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName
 from proxy.plan import (
     NODE_SETS,
     Frontend,
@@ -26,6 +27,7 @@ from proxy.plan import (
     plan,
 )
 from proxy.stale_flows import State, stale
+from proxy.translate import API, answers
 
 log = logging.getLogger(__name__)
 
@@ -99,11 +101,13 @@ class Reconciler:
         observed = {version: table.observe() for version, table in self._tables.items()}
         former = Former(each for found in observed.values() for each in found or ())
         gone: list[Flows] = []
-        for name, (service, endpoints) in wanted.items():
-            before = former.planned(service, self._owned(service))
+        for name, each in wanted.items():
+            before = former.planned(each.service, self._owned(each.service))
+            if name == API and not answers(each.endpoints):
+                self._wanted[name] = Wanted(each.service, _endpoints(before))
             self._planned[name] = planned = self._plan(name, before)
             self._hairpin.update(planned.hairpin)
-            gone += stale(State(before, {}), State(planned, endpoints), ())
+            gone += stale(State(before, {}), self._state(name), ())
         self._mend_all(observed)
         self._forget(gone)
 
@@ -171,6 +175,7 @@ class Reconciler:
 
         What the kernel refuses of one Service is in `refused`; the others are in place.
         """
+        news = {name: self._kept(name, wanted) for name, wanted in news.items()}
         affected = set(news)
         before = {name: self._state(name) for name in news}
         for name, wanted in news.items():
@@ -185,6 +190,13 @@ class Reconciler:
         for some in _gathered(changes):
             self._try(some)
         self._forget(gone)
+
+    def _kept(self, name: ServiceName, wanted: Wanted | None) -> Wanted | None:
+        """The API server's own Service keeps its last endpoints: else we would hear no more."""
+        before = self._wanted.get(name)
+        if name != API or before is None or (wanted and answers(wanted.endpoints)):
+            return wanted
+        return Wanted(wanted.service, before.endpoints) if wanted else before
 
     def look(self, node: NodeView) -> None:
         """Go by another view of the node from now on.  Raises DataplaneError."""
@@ -331,6 +343,15 @@ def _changes(found: Iterable[Element], wanted: Iterable[Element]) -> Iterator[Ch
     for key, each in there.items():
         if key not in goal:
             yield Change(each, None)
+
+
+def _endpoints(planned: Planned) -> Endpoints:
+    """Those that the maps have, as if they were ready."""
+    found: dict[tuple[str, TransportProtocol], dict[Endpoint, None]] = {}
+    for key, backends in planned.slots.items():
+        members = found.setdefault((key.port, key.protocol), {})
+        members.update((Endpoint(address=each.address, port=each.port), None) for each in backends)
+    return {port: tuple(members) for port, members in found.items()}
 
 
 def _version(each: Element) -> int:

@@ -11,7 +11,7 @@ from proxy.model import ServiceName
 from proxy.translate import Slice, Translated
 from tests.service_objects import service, slice_
 
-WEB, API = ServiceName("shop", "web"), ServiceName("default", "kubernetes")
+WEB = ServiceName("shop", "web")
 TCP = ("tcp", Protocol.TCP)
 
 
@@ -100,21 +100,6 @@ def test_pods_that_ended_are_told_from_those_that_were_taken_out() -> None:
     at.drop("shop/web-a")
     assert list(map(str, at.catalogue.dead([WEB])[WEB])) == ["10.244.1.3"]
     assert at.catalogue.dead([WEB]) == {}
-
-
-def test_the_api_servers_own_service_keeps_its_last_endpoints() -> None:
-    at, own = Copies(), {"namespace": "default"}
-    at.put(service("kubernetes", "10.96.0.1", **own))
-    assert at.endpoints(API) == []
-    at.put(slice_("kubernetes", "172.18.0.2", **own))
-    assert at.endpoints(API) == ["172.18.0.2"]
-
-    at.put(slice_("kubernetes", "172.18.0.2?", **own))
-    assert at.endpoints(API) == ["172.18.0.2"]
-    at.drop("default/kubernetes-a")
-    assert at.endpoints(API) == ["172.18.0.2"]
-    at.drop("default/kubernetes")
-    assert at.endpoints(API) == ["172.18.0.2"]
 
 
 def test_what_cannot_be_used_is_told_until_it_is_gone() -> None:
