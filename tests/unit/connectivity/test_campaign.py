@@ -18,6 +18,11 @@ PROGRAM = Program("isthmus:1", ("/opt/isthmus/isthmus",))
 NAMESPACE = "/api/v1/namespaces/connectivity"
 
 
+@pytest.fixture(autouse=True)
+def polls_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectivity.campaign.POLL_S", 0.01)
+
+
 def node(name: str, address: str, *, ready: bool = True) -> dict[str, Any]:
     return {
         "metadata": {"name": name},
@@ -131,7 +136,7 @@ def test_what_does_not_start_is_named_with_its_reason_and_removed() -> None:
     cluster = Cluster(*NODES, stuck="n2")
 
     with pytest.raises(ConnectivityError, match="on n2: Pending, ErrImagePull, no such image"):
-        run(cluster, patience_s=1.2)
+        run(cluster, patience_s=0.1)
 
     assert cluster.things == {}
 

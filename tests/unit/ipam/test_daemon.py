@@ -37,6 +37,11 @@ VOUCHED = {
 SERVING = b"\x08\x01"
 
 
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ipam.daemon._LOOK_S", 0.02)
+
+
 @dataclass
 class Replica:
     """A daemon that runs, and what it told whoever started it."""

@@ -2,12 +2,19 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
 
+import pytest
+
 from kube.client import Client
 from kube.objects import Meta, Node
 from kube.reflector import Reflector, Selection, key_of
 from tests.kube_api import NODES, FakeAPI, until
 
 Copy = Reflector[Node, str]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kube.reflector.SHORTEST_PAUSE_S", 0.02)
 
 
 def zone(node: Node) -> str:
