@@ -43,6 +43,7 @@ def start(cluster: Cluster, names: tuple[str, str]) -> dict[str, str]:
 
 def test_pods_of_another_network_live_on_beside_ours(before: Cluster) -> None:
     cluster, network = before, isthmus.Network(before)
+    others = veths(cluster)
     addresses = start(cluster, OLD)
     with flowing(cluster, FIRST, SECOND) as flow:
         network.install(isthmus.Mode.AUTO, *POOLS)
@@ -55,7 +56,7 @@ def test_pods_of_another_network_live_on_beside_ours(before: Cluster) -> None:
         cluster.get("pod", name)["status"]["containerStatuses"][0]["restartCount"] for name in OLD
     ]
     cluster.kubectl("delete", "pod", *OLD)
-    until(lambda: not veths(cluster), what="links of the ended pods are gone")
+    until(lambda: veths(cluster) <= others, what="links of the ended pods are gone")
     say(f"while the network was exchanged: {flow}")
 
     assert flow.lost == 0
@@ -67,9 +68,11 @@ def test_pods_of_another_network_live_on_beside_ours(before: Cluster) -> None:
     assert all(any(ipaddress.ip_address(addresses[name]) in pool for pool in pools) for name in NEW)
 
 
-def veths(cluster: Cluster) -> str:
+def veths(cluster: Cluster) -> set[str]:
     """Links of the reference's pods on the workers."""
-    return "".join(
-        cluster.on_node(node, "sh", "-c", "ip -oneline link | grep ': veth' || true")
+    links = "ip -oneline link | grep -o 'veth[0-9a-f]*' || true"
+    return {
+        name
         for node in (FIRST, SECOND)
-    )
+        for name in cluster.on_node(node, "sh", "-c", links).split()
+    }
