@@ -66,6 +66,12 @@ class MemberChoice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Whether what pods send out of the cluster has the node's address.",
 )
+@click.option(
+    "--services/--no-services",
+    default=False,
+    show_default=True,
+    help="Whether isthmus translates Services: where no kube-proxy runs.",
+)
 @click.option("--api-server", default="", help="Its URL; without it what each kubelet uses.")
 @click.option(
     "--log-level",
@@ -96,6 +102,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
     mode: str,
     mtu: int,
     masquerade: bool,
+    services: bool,
     api_server: str,
     log_level: str,
     etcd: Sequence[str],
@@ -124,6 +131,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
             mode=Mode(mode),
             mtu=mtu,
             masquerade=masquerade,
+            services=services,
             api_server=api_server,
             log_level=LogLevel(log_level),
             etcd=tuple(etcd),

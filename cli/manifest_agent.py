@@ -63,6 +63,7 @@ def agent_toml(site: Site) -> str:
         "\n"
         f'[routing]\nmode = "{site.mode}"\nmtu = {site.mtu}\n'
         + ("\n[masquerade]\n" if site.masquerade else "")
+        + ("\n[services]\n" if site.services else "")
     )
 
 

@@ -68,6 +68,7 @@ class Site:
     mode: Mode = Mode.AUTO
     mtu: int = 0
     masquerade: bool = True
+    services: bool = False
     api_server: str = ""
     log_level: LogLevel = LogLevel.INFO
     etcd: tuple[str, ...] = ()

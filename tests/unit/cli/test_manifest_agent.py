@@ -33,6 +33,11 @@ def test_the_configuration_is_one_that_the_agent_takes(mode: Mode) -> None:
     assert found.install.network_list.name == LIST
 
 
+def test_services_are_translated_where_that_is_asked_for() -> None:
+    assert configured(SITE).services is None
+    assert configured(replace(SITE, services=True)).services is not None
+
+
 def test_the_api_server_is_found_by_option_or_in_the_kubelets_file() -> None:
     by_file = configured(SITE).kubernetes
     by_option = configured(replace(SITE, api_server="https://10.0.0.1:6443")).kubernetes
