@@ -32,6 +32,8 @@ TELL_S = 0.2
 # One conversation finds out that ipamd is there again, and the others go on then.
 PROBE_S = 4.0
 SAVE_S = 5.0
+# A stream that ended sooner has not shown that ipamd can serve one.
+STEADY_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +124,8 @@ class Cluster:
                 self.failed(exc)
             except Exception:  # the edge: a bug here must not end the service of others
                 log.exception("talk with ipamd failed, will retry")
+            if conversation == self.follow:
+                again = self._again  # what its own stream brought before it broke is no news
             # The table's stream may bring something often.
             await asyncio.sleep(pause.least())
             await wait(again, pause.longer())
@@ -146,10 +150,11 @@ class Cluster:
 
     async def converse(self, pause: Pause) -> None:
         """Do all there is to do, and wait for more.  Raises IPAMError."""
-        before = self._talk.condition.registrations
         await self.converse_once()
-        pause.reset()
-        if self._talk.condition.registrations != before:
+        # Only where this is news: a registration may be due to the failure that another pauses
+        # for, and says nothing of whether that would work now.
+        if pause.is_grown:
+            pause.reset()
             self._try_again()
         frozen = self._talk.condition.frozen
         self._talk.blocks.trouble = f"claims are frozen: {frozen}" if frozen else ""
@@ -167,9 +172,13 @@ class Cluster:
     async def follow(self, pause: Pause) -> None:
         """Follow the table until the stream ends.  Raises IPAMError."""
         await self._standing.is_registered.wait()
+        clock = asyncio.get_running_loop().time
+        begun = clock()
         try:
-            await self._stream(pause)
+            await self._stream()
         finally:
+            if clock() - begun >= STEADY_S:
+                pause.reset()
             self._talk.condition.connected = False
             self._register_anew()
         await asyncio.sleep(pause.longer())
@@ -191,11 +200,10 @@ class Cluster:
         """Answer the next audit."""
         await self._auditor.answer_once()
 
-    async def _stream(self, pause: Pause) -> None:
+    async def _stream(self) -> None:
         async with aclosing(self._talk.ipamd.watch(after=self._revision)) as updates:
             async for update in updates:
                 self._talk.condition.connected = True
-                pause.reset()
                 self._try_again()  # whatever it says: ipamd follows the store
                 self._talk.blocks.streamed(update)
                 self._revision = update.revision

@@ -91,7 +91,12 @@ class Pause:
 
     random: Random
     longest_s: float = inf
-    seconds: float = SHORTEST_PAUSE_S
+    seconds: float = field(default_factory=lambda: SHORTEST_PAUSE_S)
+
+    @property
+    def is_grown(self) -> bool:
+        """Whether something failed since the last reset."""
+        return self.seconds > SHORTEST_PAUSE_S
 
     def longer(self) -> float:
         wait = self.seconds * (0.5 + self.random.random())

@@ -11,7 +11,7 @@ from agent import cluster, talk
 from agent.cluster import Cluster
 from ipam.calls import Claim, Drain, Leave, Mirror, Register, Registered, Update
 from ipam.cluster import PoolState
-from ipam.refusals import NotReady
+from ipam.refusals import NotReady, Stale
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
 
 
@@ -70,6 +70,7 @@ def test_while_nobody_answers_adds_go_on_and_say_what_is_wrong(site: Site) -> No
             await site.take_all()  # the table changes, and its stream ends
             site.give(1)
             await until(lambda: found.describe()["trouble"] == "nobody answers")
+            await until(lambda: not found.describe()["connected"])
             await until(lambda: site.talk.blocks.waiting)
             site.give(2)
             site.ipamd.away = False
@@ -184,6 +185,36 @@ def test_a_conversation_that_pauses_goes_on_once_the_table_is_streamed_again(
             await until(lambda: site.talk.condition.failures)
             site.authority.replica.feed.stir()
             await until(lambda: site.ipamd.of(Mirror)[-1].leases)
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("brings", [False, True])
+def test_a_stream_that_breaks_is_not_asked_for_at_once_because_registering_works(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, brings: bool
+) -> None:
+    monkeypatch.setattr(talk.Pause, "longer", lambda pause: 3600.0)
+    streams: list[int] = []
+
+    async def watch(*, after: int) -> AsyncGenerator[Update, None]:
+        streams.append(after)
+        if brings:
+            yield Update(revision=1)
+        raise NotReady("no stream today")
+
+    async def scene() -> None:
+        await site.open()
+        site.ipamd.watch = watch  # type: ignore[method-assign]
+        async with running(site) as found:
+            condition = found._talk.condition
+            for number in range(1, 6):  # each works
+                await until(lambda number=number: condition.registrations > number)  # type: ignore[misc]
+                found.failed(Stale("register"))
+            asked = len(streams)
+            found.renew()
+            await until(lambda: len(streams) > asked)
+
+        assert asked == 1
 
     asyncio.run(scene())
 

@@ -24,7 +24,9 @@ def test_each_pause_is_longer_up_to_a_limit_and_no_two_nodes_agree() -> None:
     assert SHORTEST_PAUSE_S / 2 <= pauses[0] < 1.5 * SHORTEST_PAUSE_S
     assert pauses[0] != two.longer()
     assert LONGEST_PAUSE_S / 2 <= max(pauses) < 1.5 * LONGEST_PAUSE_S
+    assert one.is_grown
     one.reset()
+    assert not one.is_grown
     assert one.longer() < 1.5 * SHORTEST_PAUSE_S
 
 
