@@ -83,10 +83,12 @@ class Supplies:
             return [block for block, count in used.items() if not count]
         found = [b for b, count in used.items() if b.state is OwnState.DRAINING and not count]
         idle: dict[IPNetwork, float] = {}
+        demanded = self._talk.blocks.demanded
         for family in (4, 6):
             for pool in ("", *sorted({block.pool for block in own.blocks if not block.default})):
                 level = self._level(pool, family)
-                if (block := superfluous(level)) is not None:
+                is_wanted = not pool or pool in demanded
+                if (block := superfluous(level, is_wanted=is_wanted)) is not None:
                     idle[block.cidr] = self._idle_since.get(block.cidr, self._talk.around.clock())
                     if self._talk.around.clock() - idle[block.cidr] >= IDLE_S:
                         found.append(block)
@@ -113,7 +115,9 @@ class Supplies:
                 "", f"ipamd says that this node is {self._talk.condition.node_state}"
             )
             return
-        for pool in ("", *sorted(self._talk.blocks.demanded)):
+        demanded = self._talk.blocks.demanded
+        self._forget_all_but(demanded)
+        for pool in ("", *sorted(demanded)):
             for families in self._wishes(pool):
                 if await self._claim(pool, families):
                     break
@@ -161,6 +165,13 @@ class Supplies:
     def _forget_wishes(self, pool: str, families: Collection[int]) -> None:
         for wish in [key for key in self._asking if key[0] == pool and {*key[1]} & {*families}]:
             del self._asking[wish]
+
+    def _forget_all_but(self, demanded: Collection[str]) -> None:
+        """No network wants a block of another pool any more, as of one mistyped."""
+        over = {pool for pool, _ in self._asking} | self._talk.blocks.outlook().keys()
+        for pool in over - {"", *demanded}:
+            self._forget_wishes(pool, (4, 6))
+            self._talk.blocks.explain(pool, "")
 
     def _explain(self, pool: str) -> None:
         """Say why no block comes, of a family that we have blocks of or while we have none."""

@@ -29,6 +29,7 @@ from ipam.store import Change, Own, Snapshot, Stick, Tabulate
 from net.address import IPAddress, IPNetwork
 
 FORMERS = 4096
+DEMAND_S = 600.0
 _LINK_GATEWAY = {4: ip_address("169.254.1.1"), 6: ip_address("fe80::1")}
 _EVERY = ("",)
 
@@ -95,7 +96,10 @@ class Blocks:
         self._dirty: dict[Attachment, float] = {}
         # Why no block comes: by pool, "" for the default ones.
         self._outlook: dict[str, str] = {}
-        self.demanded = {b.pool for b in self._own.blocks if not b.default}
+        # When an ADD last asked for a pool by its name; a restart is as if all had just done so.
+        self._asked = dict.fromkeys(
+            (b.pool for b in self._own.blocks if not b.default), self._clock()
+        )
         self.exhausted = 0
         self._trouble, self._since = "", 0.0
         self.wake: Callable[[], None] = lambda: None
@@ -148,6 +152,9 @@ class Blocks:
         pools = pools or _EVERY
         if reason := self.unserved:
             raise NotServed(reason)
+        if pools != _EVERY:
+            with self._lock:
+                self._asked |= dict.fromkeys(filter(None, pools), self._clock())
         source = self._sources.get((pools, bridge))
         if source is None:
             source = self._make_source(pools, bridge, network)
@@ -202,7 +209,6 @@ class Blocks:
 
     def _gather(self, pools: tuple[str, ...], bridge: str) -> _Source:
         with self._lock:
-            self.demanded |= {pool for pool in pools if pool}
             own = self._own
             blocks = [block for pool in pools for block in own.blocks if block.serves(pool)]
             missing = [p for p in pools if not any(block.serves(p) for block in own.blocks)]
@@ -290,6 +296,14 @@ class Blocks:
     @property
     def is_durable(self) -> bool:
         return self._stored == self._own
+
+    @property
+    def demanded(self) -> frozenset[str]:
+        """The pools that an ADD asked for by name within DEMAND_S."""
+        with self._lock:
+            since = self._clock() - DEMAND_S
+            self._asked = {pool: asked for pool, asked in self._asked.items() if asked > since}
+            return frozenset(self._asked)
 
     def explain(self, pool: str, outlook: str) -> None:
         """Say why *pool* ("": the default ones) gives no further block; "": nothing is wrong."""

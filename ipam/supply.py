@@ -23,10 +23,13 @@ def wants_another(used: Mapping[OwnBlock, int]) -> bool:
     return sum(used.values()) >= _FULL * sum(map(usable, used))
 
 
-def superfluous(used: Mapping[OwnBlock, int]) -> OwnBlock | None:
-    """Return the one got last of those that nobody uses, if the others are room enough."""
+def superfluous(used: Mapping[OwnBlock, int], *, is_wanted: bool = True) -> OwnBlock | None:
+    """Return the one got last of those that nobody uses, if the others are room enough.
+
+    Where no network asks for them any more (not *is_wanted*) the only one is too many, too.
+    """
     empty = [block for block, count in used.items() if not count]
-    if len(used) < 2 or not empty:
+    if not empty or (len(used) < 2 and is_wanted):
         return None
     last = empty[-1]
     left = sum(usable(block) for block in used if block is not last)

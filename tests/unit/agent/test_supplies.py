@@ -9,6 +9,7 @@ import pytest
 
 from agent.standing import Standing
 from agent.supplies import IDLE_S, Supplies
+from ipam.blocks import DEMAND_S
 from ipam.calls import Claim, Drain, Init, Release
 from ipam.cluster import PoolState
 from ipam.errors import NoFreeAddress, NotServed, StoreUnavailable
@@ -172,6 +173,55 @@ def test_a_pool_by_name_is_asked_for_once_a_network_names_it(site: Site) -> None
         assert site.talk.blocks.outlook() == {
             "nowhere": "ipamd refused another block: no pool nowhere"
         }
+
+    asyncio.run(scene())
+
+
+def test_a_pool_that_no_add_asks_for_any_more_is_not_asked_for_either(site: Site) -> None:
+    async def scene() -> None:
+        node = await begun(site)
+        with pytest.raises(NotServed, match="no block of pool zoen"):
+            site.give(1, "zoen")
+        await node.step()
+        refused = site.talk.blocks.outlook()
+        site.now += DEMAND_S
+        await node.step()
+        await site.pool("zoen", "fd31::/120", 122, order=9)
+        await node.step()
+
+        assert refused.keys() == {"zoen"}
+        assert site.talk.blocks.outlook() == {}
+        assert len(site.blocks()) == 2
+
+    asyncio.run(scene())
+
+
+def test_the_last_block_of_a_pool_goes_once_it_is_empty_and_long_not_asked_for(site: Site) -> None:
+    async def scene() -> None:
+        node = await begun(site)
+        await site.pool("zone", "fd31::/120", 122, order=9)
+        with pytest.raises(NotServed):
+            site.give(1, "zone")
+        await node.step()
+        site.give(1, "zone")
+        site.now += DEMAND_S
+        await node.step()
+        site.now += IDLE_S
+        await node.step()
+        assert len(site.blocks()) == 3  # in use
+        site.take_back(1)
+        await node.step()
+        site.now += IDLE_S - 1
+        await node.step()
+        assert len(site.blocks()) == 3
+        site.now += 1
+        await node.step()
+        assert len(site.blocks()) == 2
+        with pytest.raises(NotServed):
+            site.give(2, "zone")
+        await node.step()
+
+        assert site.give(2, "zone")[0].startswith("fd31::")
 
     asyncio.run(scene())
 

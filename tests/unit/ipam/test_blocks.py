@@ -211,6 +211,23 @@ def test_a_pool_without_a_block_is_asked_for(site: Site) -> None:
     assert site.woken == woken + 1
 
 
+def test_a_demand_ends_unless_an_add_repeats_it(site: Site) -> None:
+    site.adopt(block(FOUR), block(MORE, pool="green", default=False))
+    for pool in ("blue", "red"):
+        with pytest.raises(NotServed):
+            site.give(1, pool)
+    site.now += module.DEMAND_S / 2
+    with pytest.raises(NotServed):
+        site.give(1, "red")
+    site.give(2, "green")
+    site.now += module.DEMAND_S / 2
+    site.give(3, "green")  # from a source that is known already
+
+    assert site.blocks.demanded == {"red", "green"}
+    site.now += module.DEMAND_S / 2
+    assert site.blocks.demanded == {"green"}
+
+
 def test_exhaustion_names_block_pool_and_what_is_done_about_it(site: Site) -> None:
     site.adopt(block(SIX), block(FOUR, pool="q"))
     error = NoFreeAddress("no free address in fd00::/126: all 3 are held")

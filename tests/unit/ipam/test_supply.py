@@ -52,3 +52,12 @@ def test_an_empty_one_is_too_many_where_half_of_the_rest_would_do(
     counts: tuple[int, ...], which: int | None
 ) -> None:
     assert superfluous(used(*counts)) == (None if which is None else BLOCKS[which])
+
+
+@pytest.mark.parametrize(("counts", "which"), [((), None), ((1,), None), ((0,), 0), ((6, 0), 1)])
+def test_where_no_network_asks_the_only_one_is_too_many_once_it_is_empty(
+    counts: tuple[int, ...], which: int | None
+) -> None:
+    found = superfluous(used(*counts), is_wanted=False)
+
+    assert found == (None if which is None else BLOCKS[which])
