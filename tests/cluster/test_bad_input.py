@@ -59,7 +59,7 @@ def test_an_agent_that_may_not_ask_the_api_server_says_so(
     try:
         isthmus.kill(cluster, NODE, isthmus_network.agent(NODE))
         said = until(
-            lambda: [line for line in status_of(isthmus_network) if "forbidden" in line],
+            lambda: [line for line in told(isthmus_network, "status") if "forbidden" in line],
             what="the agent's status says that it may not",
         )
     finally:
@@ -69,12 +69,12 @@ def test_an_agent_that_may_not_ask_the_api_server_says_so(
     assert "nodes" in said[0] or "pods" in said[0]
 
 
-def status_of(network: Network) -> list[str]:
-    """Return what it says; nothing while the agent is exchanged."""
+def told(network: Network, command: str) -> list[str]:
+    """Return what status or doctor says, also where it exits with 1 for what it found."""
     try:
-        return network.on_agent(NODE, "status").splitlines()
-    except KindError:
-        return []
+        return network.on_agent(NODE, command).splitlines()
+    except KindError as error:
+        return str(error).splitlines()
 
 
 def test_a_network_list_that_comes_before_ours_is_said(
@@ -103,7 +103,7 @@ def test_an_mtu_larger_than_the_links_is_said(cluster: Cluster, isthmus_network:
         said = until(
             lambda: [
                 line
-                for line in isthmus_network.on_agent(NODE, "doctor").splitlines()
+                for line in told(isthmus_network, "doctor")
                 if "mtu = 9000 is too large" in line
             ],
             what="doctor tells of the MTU",
