@@ -165,7 +165,7 @@ def test_a_lost_block_sends_and_takes_nothing_and_is_never_given_from(
 
     with sending(lost, "198.51.100.2"):
         machine.start()
-        until(lambda: len(blocks(machine, "lost")) == 2, "it is told")
+        is_let_back(ipamd)
         before = counted(wire)
         outcomes = [
             lost.namespace.pings("198.51.100.2"),
@@ -208,6 +208,11 @@ def lose_blocks(ipamd: Ipamd) -> None:
     ipamd.do("take", "n2", 2)
 
 
+def is_let_back(ipamd: Ipamd) -> None:
+    """Wait for the end of the fence, by when the barrier is up."""
+    until(lambda: ipamd.do("show", "nodes", "n1")[0]["state"] == "active", "it is let back")
+
+
 @pytest.mark.parametrize("ipamd", [("10.30.0.0/28", "fd30::/121")], indirect=True)
 def test_addresses_that_a_lost_store_knew_are_cut_off_before_the_fence_ends(
     machine: Machine, ipamd: Ipamd, wire: Namespace
@@ -227,7 +232,7 @@ def test_addresses_that_a_lost_store_knew_are_cut_off_before_the_fence_ends(
 
     with sending(pod, "198.51.100.2"):
         machine.start()
-        until(lambda: ipamd.do("show", "nodes", "n1")[0]["state"] == "active", "it is let back")
+        is_let_back(ipamd)
         before = counted(wire)
         outcomes = [
             pod.namespace.pings("198.51.100.2"),
@@ -256,7 +261,7 @@ def test_nobody_on_the_bridge_is_told_who_has_a_lost_address(
     machine.kill()
     lose_blocks(ipamd)
     machine.start()
-    until(lambda: len(blocks(machine, "lost")) == 2, "it is told")
+    is_let_back(ipamd)
     ipamd.do("pool", "more", "10.30.1.0/24", 26)
     ipamd.do("pool", "more6", "fd30:1::/64", 122)
     has_blocks(machine)
