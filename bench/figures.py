@@ -31,6 +31,7 @@ class Table:
     """Rows of what, by whom, how much, compared to the first, and what was promised."""
 
     rows: list[tuple[str, ...]] = field(default_factory=list)
+    comparison: str = "isthmus takes"
 
     def add(
         self,
@@ -51,7 +52,7 @@ class Table:
         sys.stderr.write(f"{what:34} {who:28} {figure!s:34} {ratio:8} {promise}\n")
 
     def text(self) -> str:
-        head = ("Measure", "Who", "Median [least-most of the rounds]", "isthmus takes", "Promise")
+        head = ("Measure", "Who", "Median [least-most of the rounds]", self.comparison, "Promise")
         lines = [f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *self.rows)]
         return "\n".join(lines)
 

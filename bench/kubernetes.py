@@ -31,7 +31,7 @@ PARTS = {"burst": burst.measure, "paths": paths.measure, "readiness": readiness.
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)))
 def main(rounds: int, parts: tuple[str, ...]) -> None:
     """Measure, and print the table."""
-    table = Table()
+    table = Table(comparison="Ratio, above 1 is better")
     with lock.held():
         cluster = Cluster(way.current())
         cluster.load(isthmus.IMAGE)
