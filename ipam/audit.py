@@ -62,9 +62,15 @@ def whole(keys: Keys, listing: Listing) -> Whole:
     return Whole(view=view, leases=tuple(leases), heads=heads, foreign=tuple(foreign))
 
 
-def check(all_: Whole, frozen: str) -> tuple[Finding, ...]:
-    """Return what is wrong; *frozen* says why the replica that asks grants nothing."""
+def check(all_: Whole, frozen: str, forgetful: str = "") -> tuple[Finding, ...]:
+    """Return what is wrong.
+
+    *frozen* says why the replica that asks grants nothing, *forgetful* why it cannot remember.
+    """
     findings = [Finding(kind=FindingKind.FROZEN, subject="claims", text=frozen)] if frozen else []
+    if forgetful:
+        text = f"the one that was asked cannot remember what it did: {forgetful}"
+        findings.append(Finding(kind=FindingKind.TROUBLE, subject="ipamd", text=text))
     findings += [
         Finding(kind=FindingKind.FOREIGN, subject=one.key, text=f"left alone: {one.why}")
         for one in all_.foreign

@@ -7,7 +7,7 @@ decided again by the comparisons of one transaction.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from random import Random
 
@@ -67,6 +67,7 @@ class Counts:
     free: Mapping[str, int]
     oldest_unheard_s: float
     frozen: bool
+    forgetful: bool
     synced: bool
 
 
@@ -303,7 +304,9 @@ class Authority(Administration):
             answers = await self._auditing.ask()
             all_ = await self._look_at_all()
             found = reports.both(found, await asyncio.to_thread(reports.compare, all_, answers))
-        return audit.check(all_, self._replica.frozen) + found
+        with suppress(StoreUnavailable):  # it is told as a finding
+            await self._replica.keep_memory(even_if_kept=True)
+        return audit.check(all_, self._replica.frozen, self._replica.forgetful) + found
 
     async def audited(self, asked: Audit) -> None:
         """Take note of what a node says it holds.  Raises Stale, Invalid."""
@@ -348,6 +351,7 @@ class Authority(Administration):
             free={pool.name: view.space(pool.name).free for pool in config.pools},
             oldest_unheard_s=self._oldest_unheard_s,
             frozen=bool(replica.frozen),
+            forgetful=bool(replica.forgetful),
             synced=replica.synced,
         )
 

@@ -36,6 +36,7 @@ class Collector:
                 counts.oldest_unheard_s,
             ),
             ("frozen", "Whether claims wait for an operator", counts.frozen),
+            ("forgetful", "Whether this replica cannot write its state_dir", counts.forgetful),
             ("synced", "Whether this replica follows the store", counts.synced),
         ):
             yield GaugeMetricFamily(f"isthmus_ipamd_{name}", text, value=float(value))

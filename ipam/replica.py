@@ -73,6 +73,8 @@ class Replica:
         self._remembered = memory.load()
         self._kept = self._remembered
         self._keeping = asyncio.Lock()
+        # Why what was seen could not be made durable when that was last tried, or "".
+        self.forgetful = ""
         self._cluster_id = 0
         self._doubt = ""
         self._pause = SHORTEST_PAUSE_S
@@ -132,16 +134,21 @@ class Replica:
         self._remembered = self._seen(self.view.meta) if self.view.meta else None
         await self._remember()
 
-    async def keep_memory(self) -> None:
+    async def keep_memory(self, *, even_if_kept: bool = False) -> None:
         """Make durable what was seen; calls that wait together share one write.
 
         Raises StoreUnavailable.
         """
         async with self._keeping:
             remembered = self._remembered
-            if remembered is not None and remembered != self._kept:
+            if remembered is None or (remembered == self._kept and not even_if_kept):
+                return
+            try:
                 await asyncio.to_thread(self._memory.keep, remembered)
-                self._kept = remembered
+            except StoreUnavailable as exc:
+                self.forgetful = str(exc)
+                raise
+            self._kept, self.forgetful = remembered, ""
 
     def _judge(self, floor: Remembered | None) -> None:
         """Compare a list with *floor*, what was remembered when it was asked for."""

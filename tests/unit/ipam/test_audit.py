@@ -66,6 +66,13 @@ def test_frozen_claims_are_a_finding() -> None:
     assert (found.kind, found.text) == (FindingKind.FROZEN, "went back")
 
 
+def test_an_ipamd_that_cannot_remember_is_a_finding() -> None:
+    (found,) = check(store(), "", "cannot write memory: no space left")
+
+    assert (found.kind, found.subject) == (FindingKind.TROUBLE, "ipamd")
+    assert "cannot write memory: no space left" in found.text
+
+
 def test_the_generation_is_shown() -> None:
     begun = store(raw=(KEYS.meta, write(Meta(generation="f00d"))))
 

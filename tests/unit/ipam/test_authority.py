@@ -8,6 +8,7 @@ import pytest
 from ipam.calls import Drain, Held, Init, TableRow
 from ipam.cluster import BlockState
 from ipam.kv import Outcome
+from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryKV
 from ipam.refusals import (
     Forbidden,
@@ -313,3 +314,18 @@ def test_counts_say_what_is_free(cluster: Site) -> None:
 
     assert (counts.claims, counts.nodes, counts.blocks) == (1, 1, 2)
     assert counts.free == {"four": 3, "six": 3}
+
+
+def test_a_state_dir_that_is_gone_is_found_and_counted_until_it_is_back(cluster: Site) -> None:
+    path = cluster.folder / "gone" / "memory"
+    cluster.replicas[0].replica._memory = DaemonMemory(path)
+
+    found = cluster.do(lambda a: a.check())
+    counted = cluster.replicas[0].counts().forgetful
+    path.parent.mkdir()
+    mended = cluster.do(lambda a: a.check())
+
+    assert [one.subject for one in found if str(path) in one.text] == ["ipamd"]
+    assert counted
+    assert not any(one.subject == "ipamd" for one in mended)
+    assert not cluster.replicas[0].counts().forgetful

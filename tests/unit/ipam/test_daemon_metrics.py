@@ -18,6 +18,7 @@ COUNTS = Counts(
     free={"b": 10, "a": 11},
     oldest_unheard_s=1.5,
     frozen=False,
+    forgetful=False,
     synced=True,
 )
 
@@ -40,6 +41,7 @@ def test_every_count_is_on_the_page() -> None:
         "isthmus_ipamd_blocks 9.0",
         "isthmus_ipamd_oldest_unheard_seconds 1.5",
         "isthmus_ipamd_frozen 0.0",
+        "isthmus_ipamd_forgetful 0.0",
         "isthmus_ipamd_synced 1.0",
         'isthmus_ipamd_free_blocks{pool="a"} 11.0',
         'isthmus_ipamd_free_blocks{pool="b"} 10.0',
@@ -48,3 +50,7 @@ def test_every_count_is_on_the_page() -> None:
 
 def test_a_frozen_replica_says_so() -> None:
     assert "isthmus_ipamd_frozen 1.0" in page(replace(COUNTS, frozen=True))
+
+
+def test_a_replica_that_cannot_remember_says_so() -> None:
+    assert "isthmus_ipamd_forgetful 1.0" in page(replace(COUNTS, forgetful=True))
