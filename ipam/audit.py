@@ -8,7 +8,7 @@ from ipam.calls import Finding, FindingKind, MirroredLease
 from ipam.cluster import Block, BlockState, Config, Node, NodeState
 from ipam.keys import Foreign, Keys, MirrorHead
 from ipam.kv import Listing
-from ipam.pools import within
+from ipam.pools import is_block
 from ipam.reclaim import is_fenced
 from ipam.refusals import Invalid
 from ipam.view import HOLDING, View
@@ -103,7 +103,7 @@ def _blocks(view: View) -> Iterator[Finding]:
         if pool is None:
             text = f"of pool {block.pool or 'unknown'}, which is not there"
             yield Finding(kind=FindingKind.ORPHAN, subject=subject, text=text)
-        elif block.cidr.prefixlen != pool.block_length or not within(block.cidr, pool.cidr):
+        elif not is_block(block.cidr, pool):
             text = f"not a block of pool {pool.name} ({pool.cidr}, blocks of /{pool.block_length})"
             yield Finding(kind=FindingKind.OVERLAP, subject=subject, text=text)
 

@@ -206,6 +206,9 @@ class Authority(Administration):
             # Each node has all rows: of most, another has just put them back.
             if row.cidr in view.blocks or _overlaps(view, row):
                 continue
+            if not _is_possible(view, row):
+                log.warning("%s told of %s: no block of a pool", asked.node, row.cidr)
+                continue
             block = Block(cidr=row.cidr, pool="", node=row.node, uid="", epoch=row.epoch, nonce="")
             conditions = [Unchanged(keys.block(row.cidr), 0), still_frozen]
             puts = [Put(keys.block(row.cidr), write(block)), Put(keys.counter, write(Counter()))]
@@ -374,6 +377,12 @@ def _validate(asked: Register) -> None:
     ):
         if len(given) > most:
             raise Invalid(f"{len(given)} {what} listed; {most} at most")
+
+
+def _is_possible(view: View, row: TableRow) -> bool:
+    """Tell whether some pool has such a block; where no pool is known, or readable, it may."""
+    known = view.config.pools if view.config else ()
+    return not known or any(pools.is_block(row.cidr, pool) for pool in known)
 
 
 def _overlaps(view: View, row: TableRow) -> bool:

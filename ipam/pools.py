@@ -103,6 +103,11 @@ def within(inner: IPNetwork, outer: IPNetwork) -> bool:
     )
 
 
+def is_block(cidr: IPNetwork, pool: Pool) -> bool:
+    """Tell whether *pool* is cut into blocks of which *cidr* is one."""
+    return cidr.prefixlen == pool.block_length and within(cidr, pool.cidr)
+
+
 def selects(pool: Pool, labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in pool.selector.items())
 

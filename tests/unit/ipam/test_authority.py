@@ -205,6 +205,28 @@ def test_frozen_table_is_put_back_from_what_nodes_had_streamed(cluster: Site) ->
     assert [block.cidr for block in told.blocks] == [row.cidr]
 
 
+@pytest.mark.parametrize(
+    ("configured", "put_back"),
+    [(True, ["10.0.0.128/26"]), (False, ["10.0.0.128/26", "192.0.2.0/26"])],
+)
+def test_what_no_pool_has_as_a_block_is_not_put_back_where_pools_are_known(
+    cluster: Site, *, configured: bool, put_back: list[str]
+) -> None:
+    told = ("0.0.0.0/1", "10.0.0.192/27", "192.0.2.0/26", "10.0.0.128/26")
+    told = told if configured else ("10.0.0.128/26", "192.0.2.0/26")
+    rows = tuple(
+        TableRow(cidr=ip_network(cidr), node="b", epoch=1, addresses=(), state=BlockState.ACTIVE)
+        for cidr in told
+    )
+    if not configured:
+        cluster.run(put(cluster, KEYS.config, b"tomato"))
+    cluster.register(node("a"))
+
+    cluster.register(node("a", epoch=9, table=rows))
+
+    assert [str(cidr) for cidr in cluster.replicas[0].replica.view.blocks] == put_back
+
+
 def test_nothing_is_put_back_any_more_once_an_operator_has_spoken(cluster: Site) -> None:
     rows = tuple(
         TableRow(cidr=cidr, node="b", epoch=1, addresses=(), state=BlockState.ACTIVE)

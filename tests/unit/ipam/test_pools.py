@@ -165,3 +165,20 @@ def test_nearly_full_pool_of_many_blocks_is_searched_without_a_walk() -> None:
     assert len(picked) == 2000
     space.give_back(near[7])
     assert space.pick(7) == near[7]
+
+
+@pytest.mark.parametrize(
+    ("cidr", "known"),
+    [
+        ("10.0.0.64/26", True),
+        ("10.0.0.64/27", False),
+        ("10.0.0.0/24", False),
+        ("10.0.1.0/26", False),
+        ("0.0.0.0/26", False),
+        ("fd00::/26", False),
+    ],
+)
+def test_a_block_of_a_pool_is_inside_and_of_its_length(cidr: str, *, known: bool) -> None:
+    pool = Pool(name="p", cidr=ip_network("10.0.0.0/24"), block_length=26)
+
+    assert pools.is_block(ip_network(cidr), pool) is known
