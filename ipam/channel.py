@@ -47,6 +47,8 @@ class IpamdFault(IPAMError):
     """A bug in ipamd, told as such."""
 
 
+# gRPC's words, of either side, sent or received; nothing else of that status is for good.
+_TOO_LARGE = "message larger than max"
 _ASK_ANOTHER = (IpamdAway, NotReady, KVUnavailable)
 _MEANING: dict[grpc.StatusCode, tuple[type[IPAMError], str]] = {
     grpc.StatusCode.UNAVAILABLE: (IpamdAway, "{endpoint}: {text}"),
@@ -174,6 +176,11 @@ def translated(exc: aio.AioRpcError, endpoint: str) -> IPAMError:
     for key, value in exc.trailing_metadata() or ():
         if key == REFUSAL_KEY and (known := refusal(str(value), text)) is not None:
             return known
+    if exc.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in text:
+        return Invalid(
+            f"a message to or from ipamd {endpoint} is too large, and would be again: {text}; "
+            f"a request may have {MAX_REQUEST}, an answer {MAX_REPLY}"
+        )
     kind, words = _MEANING.get(exc.code(), (IpamdFault, "{endpoint}: {text}"))
     return kind(words.format(endpoint=endpoint, text=text))
 

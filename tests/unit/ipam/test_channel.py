@@ -15,6 +15,7 @@ from ipam.errors import IPAMError
 from ipam.kv import Ambiguous
 from ipam.refusals import Contended, Frozen, Invalid, NotAllowed, NotReady
 from ipam.rpc import ipamd_pb2 as pb
+from ipam.wire import MAX_REQUEST
 from tests.unit.ipam.edges import Site, served
 
 
@@ -141,6 +142,24 @@ def test_what_a_status_means(code: grpc.StatusCode, refusal: str, kind: type[IPA
 
     assert type(error) is kind
     assert "words" in str(error) or kind is Ambiguous
+
+
+def test_a_request_that_is_too_large_is_told_as_that_and_not_as_a_burst(tmp_path: Path) -> None:
+    async def play(site: Site) -> None:
+        async with site.channels(site.signer.admin()) as channels:
+            request = pb.ShowRequest(what="pod", argument="x" * MAX_REQUEST)
+            with pytest.raises(Invalid, match=f"is too large.* a request may have {MAX_REQUEST}"):
+                await channels.call("Show", request, within_s=10)
+
+    run(tmp_path, play)
+
+
+def test_what_the_other_side_finds_too_large_is_told_alike() -> None:
+    code, words = grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 8)"
+    error = translated(aio.AioRpcError(code, aio.Metadata(), aio.Metadata(), words), "h:1")
+
+    assert type(error) is Invalid
+    assert words in str(error)
 
 
 def test_a_server_that_is_well_needs_no_explanation(tmp_path: Path) -> None:
