@@ -118,7 +118,8 @@ def check(  # noqa: PLR0917 - click passes each by its name
         for problem in problems:
             click.echo(problem)
         number = len(problems) + len(findings)
-        click.echo(f"{number} problems found" if number else "No problem found.")
+        what = "problem" if number == 1 else "problems"
+        click.echo(f"{number} {what} found." if number else "No problem found.")
     leave(Exit.PROBLEM if problems or findings else Exit.FINE)
 
 

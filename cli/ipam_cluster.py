@@ -91,6 +91,12 @@ def who(pod: str, ipamd: str | None, identity: Path, as_json: bool) -> None:
 
     From what nodes have told of their leases, which may lag behind by a second or an outage.
     """
+    namespace, _, name = pod.partition("/")
+    if not namespace or not name or "/" in name:
+        raise click.BadParameter(
+            f"{pod!r} names no pod: NAMESPACE/NAME is needed, as default/web-0",
+            param_hint="NAMESPACE/NAME",
+        )
     rows = need_cluster(ipamd, identity).show("pod", pod)
     print_leases(rows, as_json=as_json, empty=f"No node has told of a pod {pod}.")
 

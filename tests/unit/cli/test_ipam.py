@@ -22,6 +22,16 @@ def test_show_has_holders_and_how_full_ranges_are(run: Run, agent: Agent) -> Non
     assert json.loads(programs.output)["usage"] == [USAGE]
 
 
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(0, "No problem found."), (1, "1 problem found."), (2, "2 problems found.")],
+)
+def test_check_counts_what_it_found(run: Run, agent: Agent, number: int, said: str) -> None:
+    path = agent(lambda op: {"problems": ["10.66.0.2 is held twice"] * number})
+
+    assert run("ipam", "check", "--socket", path).output.splitlines()[-1] == said
+
+
 @pytest.mark.parametrize(("problems", "status"), [([], 0), (["10.66.0.2 is held twice"], 1)])
 def test_check_ends_with_one_when_something_is_wrong(
     run: Run, agent: Agent, problems: list[str], status: int

@@ -135,6 +135,14 @@ def test_undo_goes_alone(run: Run, more: tuple[str, ...]) -> None:
     assert run("ipam", "drain", "a", "--undo", *more, "--ipamd", "h:1").exit_code == 2
 
 
+@pytest.mark.parametrize("pod", ["nopod", "/web", "shop/", "a/b/c"])
+def test_a_pod_is_named_with_its_namespace(run: Run, pod: str) -> None:
+    refused = run("ipam", "who", pod, "--ipamd", "h:1")
+
+    assert refused.exit_code == 2
+    assert "NAMESPACE/NAME is needed, as default/web-0" in refused.output
+
+
 def test_without_an_ipamd_it_is_said_how_to_name_one(run: Run, tmp_path: Path) -> None:
     unnamed = run("ipam", "nodes")
     malformed = run("ipam", "nodes", "--ipamd", "somewhere")
@@ -143,6 +151,7 @@ def test_without_an_ipamd_it_is_said_how_to_name_one(run: Run, tmp_path: Path) -
     assert (unnamed.exit_code, malformed.exit_code, no_files.exit_code) == (1, 2, 1)
     assert "--ipamd HOST:PORT" in unnamed.output
     assert "'somewhere' is none" in malformed.output
+    assert "10.0.0.1:9476" in malformed.output
     assert "admin.pem: No such file" in no_files.output
 
 
