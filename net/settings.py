@@ -172,7 +172,7 @@ def is_host_port(text: str) -> bool:
 
 def endpoints(value: object) -> tuple[str, ...]:
     """One or more of host:port, none of them twice."""
-    wanted = 'must be a list of host:port, as ["10.0.0.1:2379", "[fd00::2]:2379"]'
+    wanted = 'must be a list of host:port, as ["10.0.0.1:9476", "[fd00::2]:9476"]'
     if type(value) is not list or not all(type(one) is str for one in value):
         raise ValueError(wanted)
     for one in value:
