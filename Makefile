@@ -20,7 +20,7 @@ demo-cluster: setup-cluster launcher ## three hosts get addresses from etcd, and
 	$(PYTHON) -m cli demo-cluster
 
 test: setup-test ## what every change must pass (under an hour cold, minutes warm)
-	tools/steps.sh 'check 300' 'launcher-test 300' 'kernel 1200' 'runtimes 1200' \
+	tools/steps.sh 'check 300' 'launcher-test 300' 'kernel 2400' 'runtimes 1200' \
 		'fuzz 300'
 
 test-full: test ## also what takes long: hours of churn, power loss, the whole failure matrix

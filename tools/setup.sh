@@ -96,5 +96,5 @@ python_packages
 case $1 in
 kind) tools/peers/build.sh kind kubernetes coredns etcd containerd cni ;;
 e2e) tools/peers/build.sh kind kubernetes coredns etcd containerd cni e2e ginkgo ;;
-test) tools/peers/build.sh cni cri-client containerd etcd ;;
+test) tools/peers/build.sh cni cri-client containerd etcd kubernetes ;;
 esac
