@@ -27,7 +27,12 @@ def removal(site: Site, *, force: bool) -> list[Object]:
         "securityContext": confined(*CAPABILITIES),
         "readinessProbe": probe("/readyz", int(PAGE.rpartition(":")[2]), periodSeconds=1),
         "volumeMounts": [
-            *(mount(name, f"{_HOST}{path}") for name, path in _PLACES.items()),
+            # What the host unmounts has to go here, too: a copy of a pod's namespace would keep
+            # it, and its links, for as long as they are waited for.
+            *(
+                mount(name, f"{_HOST}{path}", mountPropagation="HostToContainer")
+                for name, path in _PLACES.items()
+            ),
             mount("machine", "/etc/machine-id", readOnly=True),
             mount("tmp", "/tmp"),
         ],

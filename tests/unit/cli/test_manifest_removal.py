@@ -19,6 +19,14 @@ def test_every_node_is_cleaned_and_says_when_it_is() -> None:
     assert spec["automountServiceAccountToken"] is False
 
 
+def test_what_the_host_unmounts_is_not_kept() -> None:
+    _, daemon_set = removal(SITE, force=False)
+    [container] = daemon_set["spec"]["template"]["spec"]["containers"]
+    mounts = {each["mountPath"]: each for each in container["volumeMounts"]}
+
+    assert mounts["/host/run"]["mountPropagation"] == "HostToContainer"
+
+
 def test_by_force_pods_are_not_waited_for() -> None:
     _, daemon_set = removal(SITE, force=True)
 
