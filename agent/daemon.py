@@ -15,6 +15,15 @@ from agent import admin
 from agent import log as logs
 from agent.boot import now_ns
 from agent.config import DEFAULT_PATH, AgentConfig, load
+from agent.joining import (
+    enroll,
+    introduce,
+    join,
+    leave_clusters,
+    leave_services,
+    translate_services,
+    weave,
+)
 from agent.live import Live
 from agent.metrics import Readings, Requests, Rounds, families
 from agent.monitor import Monitor
@@ -23,18 +32,7 @@ from agent.placement import Placement
 from agent.rounds import Report
 from agent.server import Handlers, Server, listen
 from agent.version import VERSION
-from agent.wiring import (
-    StateLocked,
-    Wired,
-    enroll,
-    introduce,
-    join,
-    leave_clusters,
-    leave_services,
-    translate_services,
-    weave,
-    wire_within,
-)
+from agent.wiring import StateLocked, Wired, wire_within
 from cni import undo
 from cni.dispatch import serve
 from cni.document import decode

@@ -18,7 +18,8 @@ from typing import Any
 
 from agent.cluster import Cluster
 from agent.config import load
-from agent.wiring import Wired, join, wire
+from agent.joining import join
+from agent.wiring import Wired, wire
 from ipam.errors import IPAMError, NoFreeAddress
 from ipam.leases import Attachment, Record
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from agent.cluster import Cluster
-from agent.wiring import join
+from agent.joining import join
 from agent.wiring import wire as wire_node
 from cni.request import Response
 from tests.kernel.agents import Machine, Pod, addresses, until
