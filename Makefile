@@ -2,6 +2,8 @@
 PYTHON := .venv/bin/python
 SECONDS ?= 10# of each fuzzer
 TORTURE_S ?= 600# of ipam-torture
+# They fork: in a process where gRPC has had clients, its handlers turn for ever in the child.
+FORKING := tests/kernel/test_crash.py tests/kernel/test_drift.py tests/kernel/test_failures.py
 CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml are others
 
 .DEFAULT_GOAL := help
@@ -40,7 +42,8 @@ launcher-test: ## the launcher's own tests, under sanitizers
 	$(MAKE) -s -C cni/launcher test-san
 
 kernel: setup-test launcher ## real namespaces, links and packets
-	$(PYTHON) -m pytest -q -m 'not slow' tests/kernel
+	$(PYTHON) -m pytest -q -m 'not slow' $(FORKING)
+	$(PYTHON) -m pytest -q -m 'not slow' $(FORKING:%=--ignore=%) tests/kernel
 
 runtimes: setup-test launcher ## cnitool, podman, containerd, and the reference plugins
 	$(PYTHON) -m pytest -q -m 'not slow' tests/runtimes
