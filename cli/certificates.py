@@ -16,7 +16,7 @@ from cli.answers import Problem
 from ipam.tls import ADMIN, NODE, BadCredentials, write_private
 
 if TYPE_CHECKING:
-    from ipam.signing import Issued
+    from ipam.signing import Issued, Signer
 
 _DAYS = 365
 _NODE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
@@ -43,14 +43,11 @@ def make(
     already is kept, but for certificates that are made anew when asked for again.
     """
     _check(nodes, hosts)
-    from ipam.signing import Signer, make_authority, now
+    from ipam.signing import now
 
     life = timedelta(days=days)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / "ca.key").exists():
-            _put(directory, "ca", make_authority(now()))
-        signer = Signer.load(directory / "ca.pem", directory / "ca.key")
+        signer = _signer(directory)
         if hosts:
             _put(directory, "ipamd", signer.server(hosts, now=now(), life=life))
         for node in nodes:
@@ -60,6 +57,16 @@ def make(
             _put(directory, "admin", signer.client(name, now=now(), life=life))
     except (BadCredentials, OSError) as exc:
         raise Problem(str(exc)) from exc
+
+
+def _signer(directory: Path) -> "Signer":
+    """The authority in *directory*, made where there is none.  Raises BadCredentials, OSError."""
+    from ipam.signing import Signer, make_authority, now
+
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (directory / "ca.key").exists():
+        _put(directory, "ca", make_authority(now()))
+    return Signer.load(directory / "ca.pem", directory / "ca.key")
 
 
 @certificates.command()
@@ -75,14 +82,11 @@ def etcd(directory: Path, members: Sequence[str], days: int) -> None:
     both.  Both are made anew when asked for again.
     """
     _check((), members)
-    from ipam.signing import Signer, make_authority, now
+    from ipam.signing import now
 
     life = timedelta(days=days)
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not (directory / "ca.key").exists():
-            _put(directory, "ca", make_authority(now()))
-        signer = Signer.load(directory / "ca.pem", directory / "ca.key")
+        signer = _signer(directory)
         _put(directory, "member", signer.member(members, now=now(), life=life))
         _put(directory, "client", signer.client("isthmus:ipamd", now=now(), life=life))
     except (BadCredentials, OSError) as exc:
