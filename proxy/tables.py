@@ -276,15 +276,12 @@ def _remember(ip: str) -> Iterable[str]:
 
 
 # Here, since they are made of the chains.
+_CHAINS = tuple(chain.name for chain in skeleton(4).chains)
 PICKS = tuple(
-    chain.name
-    for chain in skeleton(4).chains
-    if chain.name.removeprefix("nodeport-").startswith(("pick-", "local-", "sticky-"))
+    name
+    for name in _CHAINS
+    if name.removeprefix("nodeport-").startswith(("pick-", "local-", "sticky-"))
 )
-WAYS = tuple(
-    chain.name
-    for chain in skeleton(4).chains
-    if "external" in chain.name or chain.name.endswith(("refuse", "discard"))
-)
+WAYS = tuple(name for name in _CHAINS if "external" in name or name.endswith(("refuse", "discard")))
 NUMBERS = {name: number for number, name in enumerate((*PICKS, *WAYS), 1)}
 """By which maps name chains; the same in both families."""
