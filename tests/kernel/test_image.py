@@ -38,8 +38,8 @@ def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(archive) as outer:
         [described] = json.load(outer.extractfile("manifest.json"))  # type: ignore[arg-type]
         for name in described["Layers"]:
-            with tarfile.open(fileobj=outer.extractfile(name)) as layer:
-                layer.extractall(root, filter="fully_trusted")
+            content = outer.extractfile(name).read()  # type: ignore[union-attr]
+            subprocess.run(["tar", "--extract", "--directory", root], input=content, check=True)
     return root
 
 
