@@ -8,6 +8,7 @@ new generation that names the old one.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -34,6 +35,8 @@ from ipam.view import View
 
 TRIES = 8
 RELIST_S = 600.0
+# The last change may be of keys that are not watched: then nothing comes.
+CATCH_UP_S = 0.1
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -73,6 +76,8 @@ class Replica:
         self._remembered = memory.load()
         self._kept = self._remembered
         self._keeping = asyncio.Lock()
+        # Set once the watch has brought something; another one each time.
+        self._moved = asyncio.Event()
         # Why what was seen could not be made durable when that was last tried, or "".
         self.forgetful = ""
         self._cluster_id = 0
@@ -250,9 +255,20 @@ class Replica:
                 await self._remember()
                 return outcome.revision
             self.tally.conflicts += 1
-            await self.refresh(concerned)
+            # What others took says that the view is old: of a pool nearly full, a choice from it
+            # would fail again and again.
+            if not await self._caught_up(outcome.revision):
+                await self.refresh(concerned)
             fresh = True
         raise Contended(f"others were quicker {TRIES} times; try again in a moment")
+
+    async def _caught_up(self, revision: int) -> bool:
+        """Wait for the watch to bring all up to *revision*; tell whether it did in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_S):
+                while self.synced and self.view.revision < revision:
+                    await self._moved.wait()
+        return self.synced and self.view.revision >= revision
 
     async def _remember(self) -> None:
         """Nothing is answered that this replica could forget; raises NotReady."""
@@ -351,6 +367,8 @@ class Replica:
         for event in batch.events:
             self.feed.note(self.view.apply(event))
         self.view.caught_up(batch.revision)
+        self._moved.set()
+        self._moved = asyncio.Event()
         self._learn()
         self._announce()
 

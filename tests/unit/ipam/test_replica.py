@@ -173,6 +173,33 @@ def test_running_replica_sees_what_others_do_and_survives_a_compaction(cluster: 
     running(cluster, work)
 
 
+def test_conflict_shows_all_that_others_did_meanwhile(cluster: Site) -> None:
+    async def work(authority: Authority) -> None:
+        replica = authority.replica
+        await until(lambda: replica.synced)
+        kv_of(cluster).faults = Faults(held=True)
+        await cluster.replicas[1].register(node("seen"))
+        await until(lambda: "seen" in replica.view.nodes)
+        await cluster.replicas[1].register(node("a"))
+        await cluster.replicas[1].register(node("b"))
+        known: list[set[str]] = []
+
+        def release() -> None:
+            kv_of(cluster).faults = Faults()
+
+        def decide(attempt: int) -> Change:
+            known.append(set(replica.view.nodes))
+            asyncio.get_running_loop().call_later(0.02, release)
+            key = KEYS.node("a")
+            return Change([replica.view.unchanged(key)], [Put(key, b"")])
+
+        await replica.transact([KEYS.node("a")], decide)
+
+        assert known == [{"seen"}, {"seen", "a", "b"}]
+
+    running(cluster, work)
+
+
 def test_running_replica_waits_for_its_store_and_goes_on(cluster: Site) -> None:
     kv_of(cluster).faults = Faults(denied="wrong password")
     cluster.replicas[0].replica.synced = False
