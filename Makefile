@@ -49,7 +49,8 @@ runtimes: setup-test launcher ## cnitool, podman, containerd, and the reference 
 	$(PYTHON) -m pytest -q -m 'not slow' tests/runtimes
 
 slow: setup-test launcher
-	$(PYTHON) -m pytest -q -m slow tests
+	$(PYTHON) -m pytest -q -m slow $(FORKING)
+	$(PYTHON) -m pytest -q -m slow $(FORKING:%=--ignore=%) tests
 
 fuzz: setup-test launcher ## hostile input to the launcher and the agent, for a bounded time
 	$(MAKE) -s -C cni/launcher fuzz SECONDS=$(SECONDS)
