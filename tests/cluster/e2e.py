@@ -1,14 +1,18 @@
 """Kubernetes' own end-to-end tests of the network, on the cluster that is up.
 
-    python -m tests.cluster.e2e [--network isthmus|reference|present] [--specs NAME]
+    python -m tests.cluster.e2e [--network isthmus|services|reference|present] [--specs NAME]
 
-Kube-proxy serves the Services.  The default is conformance on isthmus.
+The default is conformance on isthmus, with kube-proxy for the Services; `--network services` is
+isthmus with its own, and no kube-proxy anywhere.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import click
 
@@ -16,30 +20,79 @@ from tests.cluster import isthmus, reference
 from tests.cluster.cluster import Cluster
 from tools.kind import lock, way
 from tools.kind.places import BUILD, KUBECONFIG, PROGRAMS
+from tools.kind.progress import say
 
-# Which specs, by name: they match the first expression and not the second.
 # The internet, clouds, SCTP in the kernel and features off by default are not here; what is
 # disruptive or serial changes nodes.
 ABSENT = (
-    r"\[Serial\]|\[Disruptive\]|SCTP|sctp|Internet connection|OffByDefault|NetworkPolicy"
-    r"|LoadBalancer|Provider:GCE|KubeProxyNFAcct"
+    r"\[Serial\]|\[Disruptive\]|SCTP|sctp|Internet connection|OffByDefault"
+    r"|Feature:(NetworkPolicy|LoadBalancer)|Provider:GCE|KubeProxyNFAcct"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Specs:
+    """Those whose text matches *focus* and not *skip*."""
+
+    focus: str
+    skip: str
+
+
 SPECS = {
-    "conformance": (r"\[sig-network\].*\[Conformance\]", r"\[Slow\]|\[Serial\]|\[Disruptive\]"),
-    "dual-stack": (r"\[sig-network\].*(IPv6DualStack|dual.?stack)", ABSENT),
-    "granular": (r"\[sig-network\].*(Granular Checks|HostPort|NoSNAT|hairpin)", f"{ABSENT}|Dual"),
+    "conformance": Specs(
+        r"\[sig-network\].*\[Conformance\]", r"\[Slow\]|\[Serial\]|\[Disruptive\]"
+    ),
+    "dual-stack": Specs(r"\[sig-network\].*(IPv6DualStack|dual.?stack)", ABSENT),
+    "granular": Specs(
+        r"\[sig-network\].*(Granular Checks|HostPort|NoSNAT|hairpin)", f"{ABSENT}|Dual"
+    ),
+    "all": Specs(r"\[sig-network\]", ABSENT),
 }
 REPORTS = BUILD / "e2e"
+REPORT = REPORTS / "junit.xml"
 
 
-def command(focus: str, skip: str, processes: int, nodes: int) -> list[str | Path]:
-    """Return the command that runs the specs; *nodes* are those that pods can be on.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How many specs ran, and those that were chosen and did not, each with its reason."""
+
+    ran: int
+    declined: Mapping[str, str]
+
+    def lacking(self, chosen: int) -> str:
+        """Say how many of *chosen* specs ran; nothing where all did, and there were some."""
+        if chosen and self.ran == chosen and not self.declined:
+            return ""
+        reasons = (f"\n  {name}: {reason}" for name, reason in self.declined.items())
+        return f"{self.ran} of {chosen} specs ran{''.join(reasons)}"
+
+
+def outcome(report: str) -> Outcome:
+    """Return what ginkgo's JUnit report says.
+
+    A spec that was not chosen is "skipped", one that was and does not want to "skipped - REASON".
+    """
+    ran, declined = 0, {}
+    for case in ElementTree.fromstring(report).iter("testcase"):
+        kind, _, name = case.attrib["name"].partition(" ")
+        skipped = case.find("skipped")
+        if kind != "[It]":
+            continue
+        if skipped is None:
+            ran += 1
+        elif reason := skipped.attrib["message"].partition(" - ")[2]:
+            declined[name] = reason
+    return Outcome(ran, declined)
+
+
+def command(specs: Specs, nodes: int, *options: str) -> list[str | Path]:
+    """Return the command that runs the specs, with *options* of ginkgo; pods can be on *nodes*.
 
     The tests count nodes in the first of their processes alone: others would skip what needs two.
     """
     return [
-        *(PROGRAMS / "ginkgo", f"--procs={processes}", f"--focus={focus}", f"--skip={skip}"),
-        *("--no-color", f"--output-dir={REPORTS}", "--junit-report=junit.xml"),
+        *(PROGRAMS / "ginkgo", f"--focus={specs.focus}", f"--skip={specs.skip}", *options),
+        *("--no-color", f"--output-dir={REPORTS}", f"--junit-report={REPORT.name}"),
         *(PROGRAMS / "e2e.test", "--"),
         *("--provider=skeleton", f"--kubeconfig={KUBECONFIG}", f"--report-dir={REPORTS}"),
         f"--num-nodes={nodes}",
@@ -49,10 +102,10 @@ def command(focus: str, skip: str, processes: int, nodes: int) -> list[str | Pat
 @click.command()
 @click.option(
     "--network",
-    type=click.Choice(["isthmus", "reference", "present"]),
+    type=click.Choice(["isthmus", "services", "reference", "present"]),
     default="isthmus",
     show_default=True,
-    help="Installed before, with kube-proxy; or what the cluster has, as it is.",
+    help="Installed before, with kube-proxy but for services; or what the cluster has, as it is.",
 )
 @click.option("--specs", type=click.Choice(list(SPECS)), default="conformance", show_default=True)
 @click.option("--focus", help="Which specs instead, as an expression.")
@@ -60,20 +113,25 @@ def command(focus: str, skip: str, processes: int, nodes: int) -> list[str | Pat
 @click.option("--procs", default=4, show_default=True, help="How many at once.")
 def main(network: str, specs: str, focus: str | None, skip: str | None, procs: int) -> None:
     """Run Kubernetes' end-to-end tests of the network on the cluster that is up."""
-    of_specs = SPECS[specs]
+    wanted = Specs(focus or SPECS[specs].focus, skip or SPECS[specs].skip)
+    REPORTS.mkdir(parents=True, exist_ok=True)
     with lock.held():
         engine = way.current()
         cluster = Cluster(engine)
         _prepare(cluster, network)
         workers = len(cluster.nodes) - 1
-        specs_command = command(focus or of_specs[0], skip or of_specs[1], procs, workers)
-        REPORTS.mkdir(parents=True, exist_ok=True)
+        engine.run(*command(wanted, workers, "--dry-run"))
+        chosen = outcome(REPORT.read_text()).ran
+        say(f"{chosen} specs, {procs} at once")
         done = subprocess.run(
-            [*engine.prefix, *specs_command],
+            [*engine.prefix, *command(wanted, workers, f"--procs={procs}")],
             env={**os.environ, **engine.environment},
             check=False,
         )
-    sys.exit(done.returncode)
+    if done.returncode:
+        sys.exit(done.returncode)
+    if lacking := outcome(REPORT.read_text()).lacking(chosen):
+        sys.exit(f"e2e: {lacking}")
 
 
 def _prepare(cluster: Cluster, network: str) -> None:
@@ -81,6 +139,11 @@ def _prepare(cluster: Cluster, network: str) -> None:
         case "isthmus":
             cluster.load(isthmus.IMAGE)
             isthmus.Network(cluster).install()
+        case "services":
+            cluster.load(isthmus.IMAGE)
+            reference.remove_kube_proxy(cluster)
+            isthmus.Network(cluster).install(isthmus.Mode.AUTO, "--services")
+            return
         case "reference":
             reference.install(cluster)
         case _:
