@@ -15,9 +15,10 @@ import pytest
 from tests.kernel.agents import made_machine
 from tests.kernel.conftest import Namespace
 from tests.kernel.etcd import V36, running
-from tests.kernel.ipamds import site
+from tests.kernel.ipamds import Site, site
 from tests.kernel.switch import switched
-from tests.kernel.torture import Place, Torture
+from tests.kernel.torture import Torture
+from tests.kernel.torture_ledger import Place
 from tests.kernel.torture_nodes import LightNode, Node, WholeNode
 
 pytestmark = pytest.mark.kernel
@@ -28,6 +29,13 @@ POOLS = (
     ("four", "10.60.0.0/23", "--block-length", "29"),
     ("six", "fd60::/119", "--block-length", "125"),
 )
+
+
+def tell_of(place: Site) -> None:
+    """Print the ends of the replicas' logs, which are shown when the test failed."""
+    for replica in place.replicas:
+        tail = replica.log.read_text(errors="replace").splitlines()[-40:]
+        print(f"---- {replica.log}", *tail, sep="\n")  # noqa: T201
 
 
 @contextmanager
@@ -52,6 +60,7 @@ def tortured(
         )
         place = undo.enter_context(site(folder, etcd, 0))
         place.observer = switch.host
+        undo.callback(tell_of, place)
         for number in range(replicas):
             host = switch.plug(namespaces(f"ipamd{number}"))
             place.add("etcd_timeout_s = 1.0", host=host).start()

@@ -14,8 +14,8 @@ from tests.kernel.etcd import Etcd
 from tests.kernel.ipamds import Site
 from tests.kernel.switch import Switch
 from tests.kernel.torture_ledger import Ledger, Place
-from tests.kernel.torture_nodes import Away, Node, Refused
-from tests.kernel.torture_troubles import PATIENCE_S, Troubles
+from tests.kernel.torture_nodes import PATIENCE_S, Away, Node, Refused, until_each
+from tests.kernel.torture_troubles import Troubles
 
 
 @dataclass(slots=True)
@@ -86,14 +86,17 @@ class Torture:
 
     def detach(self, place: Place, container: str) -> None:
         self.ledger.ending(place, container)
-        while True:
-            try:
-                place.node.delete(container)
-            except Away:
-                _breath()
-                continue
-            self.ledger.outcomes["DEL"] += 1
-            return
+        what = f"{place.node.name} deletes {container}"
+        until_each([place.node], lambda node: self._deleted(node, container), what)
+        self.ledger.outcomes["DEL"] += 1
+
+    def _deleted(self, node: Node, container: str) -> bool:
+        try:
+            node.delete(container)
+        except Away:
+            _breath()
+            return False
+        return True
 
     @contextmanager
     def churning(self) -> Iterator[None]:
@@ -126,8 +129,7 @@ class Torture:
         """Nothing goes wrong any more: all is told, and nobody waits."""
         for replica in self.site.replicas:
             until(replica.is_synced, "a replica follows the store", timeout=PATIENCE_S)
-        for place in self.places:
-            until(lambda p=place: _is_settled(p.node), f"{place.node.name}", timeout=PATIENCE_S)  # type: ignore[misc]
+        until_each([place.node for place in self.places], _is_settled, "all nodes are settled")
 
     def left(self) -> list[str]:
         """What nodes still have, in their stores and in the kernel."""
@@ -143,12 +145,9 @@ def _breath() -> None:
 
 
 def _is_settled(node: Node) -> bool:
-    try:
-        status = node.status()
-        well = status["connected"] and status["confirmed"] and not status["frozen"]
-        return bool(well) and not status["mirror_waiting"] and node.check() == []
-    except Away:
-        return False
+    status = node.status()
+    well = status["connected"] and status["confirmed"] and not status["frozen"]
+    return bool(well) and not status["mirror_waiting"] and node.check() == []
 
 
 @contextmanager

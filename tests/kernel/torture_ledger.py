@@ -20,13 +20,17 @@ from tests.kernel.torture_nodes import Node
 
 @dataclass(slots=True)
 class Place:
-    """One node with its runtimes; *life* is of the machine, *is_disturbed* while it is drained."""
+    """One node with its runtimes; *life* is of the machine, *is_disturbed* while it is drained.
+
+    *power*: who kills or starts it holds that, so that no two of them are at one node.
+    """
 
     node: Node
     containers: tuple[str, ...]
     life: int = 0
     is_off: bool = False
     is_disturbed: bool = False
+    power: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.client import AgentAway
-from tests.kernel.agents import ROOT, Machine, Pod, addresses
+from tests.kernel.agents import ROOT, Machine, Pod, addresses, until
 from tests.kernel.etcd import Host
 
 ANSWER_S = 60.0
+PATIENCE_S = 120.0
 NETWORK: Mapping[str, Any] = {
     "cniVersion": "1.1.0",
     "name": "pods",
@@ -54,6 +55,38 @@ class Node(Protocol):
     def status(self) -> dict[str, Any]: ...
     def check(self) -> list[str]: ...
     def leftovers(self) -> list[str]: ...
+    def tail(self) -> str: ...
+
+
+def until_each(nodes: Iterable[Node], holds: Callable[[Node], bool], what: str) -> None:
+    """Wait until it *holds* of all at once; else AssertionError, which tells of those it does not.
+
+    It does not of a node that is away.
+    """
+    late: list[Node] = []
+
+    def is_so(node: Node) -> bool:
+        try:
+            return holds(node)
+        except Away:
+            return False
+
+    def are_all() -> bool:
+        late[:] = [node for node in nodes if not is_so(node)]
+        return not late
+
+    try:
+        until(are_all, what, timeout=PATIENCE_S)
+    except AssertionError as exc:
+        raise AssertionError("\n".join([str(exc), *map(_described, late)])) from None
+
+
+def _described(node: Node) -> str:
+    try:
+        told = f"{node.status()} {node.check()}"
+    except Away:
+        told = "away"
+    return f"---- {node.name}: {told}\n{node.tail()}"
 
 
 @dataclass(slots=True)
@@ -127,6 +160,11 @@ class LightNode:
     def leftovers(self) -> list[str]:
         return []
 
+    def tail(self) -> str:
+        ended = self._life.process.poll() if self._life else None
+        lines = (self.directory / "log").read_text(errors="replace").splitlines()
+        return "\n".join([*lines[-40:], *([f"ended: {ended}"] if ended is not None else ())])
+
     def _ask(self, verb: str, container: str = "") -> Any:
         future: Future[Any] = Future()
         with self._lock:
@@ -139,7 +177,12 @@ class LightNode:
             with suppress(OSError):  # its reader finds that it is over
                 life.process.stdin.write(json.dumps([number, verb, container]) + "\n")
                 life.process.stdin.flush()
-        return future.result(ANSWER_S)
+        try:
+            return future.result(ANSWER_S)
+        except TimeoutError:
+            raise AssertionError(
+                f"{self.name} is silent for {ANSWER_S:g} s after {verb} {container}:\n{self.tail()}"
+            ) from None
 
     def _read(self, life: _Life) -> None:
         assert life.process.stdout is not None
@@ -203,6 +246,9 @@ class WholeNode:
 
     def leftovers(self) -> list[str]:
         return self.machine.leftovers()
+
+    def tail(self) -> str:
+        return self.machine.tail()
 
     def _ask(self, op: str) -> dict[str, Any]:
         try:

@@ -4,7 +4,7 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,7 @@ from tests.kernel.etcd import Etcd
 from tests.kernel.ipamds import Ipamd, Site
 from tests.kernel.switch import Switch
 from tests.kernel.torture_ledger import Ledger, Place
-from tests.kernel.torture_nodes import Away, LightNode
-
-PATIENCE_S = 120.0
+from tests.kernel.torture_nodes import PATIENCE_S, LightNode, until_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +113,18 @@ class Troubles:
         """
         pool, number = f"more{self.done['restore']}", self.done["restore"]
         place = self._light()[number]
-        assert isinstance(place.node, LightNode)
+        node = place.node
+        assert isinstance(node, LightNode)
+        nodes = [each.node for each in self.places]
         with self.administration:
             more = ("--block-length", "29", "--order", "1")
             self._admin("ipam", "pools", "create", pool, f"10.61.{number}.0/29", *more)
             snapshot = self._snapshot()
-            claimed = f"{place.node.name} has a block of another pool"
-            until(lambda: self._demanded(place.node, pool), claimed, timeout=PATIENCE_S)
+            until_each([node], lambda _: self._demanded(node, pool), f"a claim in {pool}")
             self.etcd.restore(snapshot, bump=bump)
-            until(lambda: bool(self.frozen()), "claims are frozen", timeout=PATIENCE_S)
-            until(lambda: not self._unaware(), "all nodes know", timeout=PATIENCE_S)
+            until_each(nodes, lambda node: node.status()["frozen"] != "", "all nodes know")
             self._admin("ipam", "init", "--recover")
-            until(lambda: self.frozen() == set(), "claims go on", timeout=PATIENCE_S)
+            until_each(nodes, lambda node: node.status()["frozen"] == "", "claims go on")
         self.done["restore"] += 1
 
     def _demanded(self, node: LightNode, pool: str) -> bool:
@@ -148,22 +146,6 @@ class Troubles:
 
         until(saved, "a snapshot is saved", timeout=PATIENCE_S)
         return file[0]
-
-    def frozen(self) -> set[str]:
-        """What nodes were told of why claims are frozen."""
-        return {status["frozen"] for status in self.statuses()} - {""}
-
-    def statuses(self) -> Iterator[dict[str, Any]]:
-        for place in self.places:
-            try:
-                yield place.node.status()
-            except Away:
-                continue
-
-    def _unaware(self) -> list[str]:
-        """Which nodes were not told yet that claims are frozen."""
-        aware = {status["node"] for status in self.statuses() if status["frozen"]}
-        return sorted({place.node.name for place in self.places} - aware)
 
     def _pairs(self, dice: random.Random, cuts: list[tuple[Any, Any]]) -> None:
         for one, other in cuts:
@@ -197,12 +179,11 @@ class Troubles:
 
     def kill_node(self, dice: random.Random) -> None:
         place = dice.choice(self.places)
-        if place.is_off:
-            return
-        place.node.kill()
-        self.wait(dice, 0, 0.5)
-        if not place.is_off:
-            place.node.start()
+        with place.power:
+            if not place.is_off:
+                place.node.kill()
+                self.wait(dice, 0, 0.5)
+                place.node.start()
 
     def kill_ipamd(self, dice: random.Random) -> None:
         replica = self._replica(dice)
@@ -235,15 +216,16 @@ class Troubles:
         node = place.node
         assert isinstance(node, LightNode)
         with self.administration:
-            place.is_off = True
-            node.kill()
-            self.ledger.switched_off(place)
+            with place.power:
+                place.is_off = True
+                node.kill()
+                self.ledger.switched_off(place)
             self._admin("ipam", "drain", node.name, "--fenced", "--force")
             self.wait(dice, 0, 10)
         node.boot += 1
-        node.kill()
-        node.start()
-        place.is_off = False
+        with place.power:
+            node.start()
+            place.is_off = False
 
     def _admin(self, *words: str) -> None:
         """Have an operator do it, who tries again until it is done."""
