@@ -106,6 +106,7 @@ def isthmus() -> None:
         "nodes": "cli.ipam_cluster:nodes",
         "who": "cli.ipam_cluster:who",
         "drain": "cli.ipam_cluster:drain",
+        "pin": "cli.ipam_cluster:pin",
         "settings": "cli.ipam_cluster:settings",
         "certificates": "cli.certificates:certificates",
     },

@@ -1,5 +1,6 @@
 """`isthmus ipam`, of a whole cluster: begin it, look at it, and take nodes out of it."""
 
+from collections.abc import Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import click
 
 from cli.answers import Columns, json_option, print_json, print_rows, print_table
 from cli.cluster import WHOLE, cluster_options, need_cluster
+from cli.install import Subnet
+from net.address import IPNetwork
 
 _BLOCK: Columns = {
     "BLOCK": itemgetter("cidr"),
@@ -144,6 +147,26 @@ def drain(  # noqa: PLR0913, PLR0917 - click passes each by its name
         print_json({"node": node, "state": answer.state, "blocks": held})
         return
     click.echo(f"node {node}: {answer.state}, {' '.join(held) or 'no blocks'}")
+
+
+@click.command()
+@click.argument("node")
+@click.argument("blocks", metavar="BLOCK...", type=Subnet(), nargs=-1, required=True)
+@click.option("--undo", is_flag=True, help="Any node may have them, if NODE has not yet.")
+@cluster_options
+def pin(
+    node: str, blocks: Sequence[IPNetwork], undo: bool, ipamd: str | None, identity: Path
+) -> None:
+    """Keep blocks for one node: it has them once it registers.
+
+    As where its containers have addresses of them already, from another plugin.
+    """
+    from ipam.rpc import ipamd_pb2 as pb
+
+    cluster = need_cluster(ipamd, identity)
+    for block in blocks:
+        cluster.ask("Pin", pb.PinRequest(node=node, cidr=str(block), undo=undo))
+        click.echo(f"{block}: {'not pinned' if undo else f'pinned to {node}'}")
 
 
 @click.command()

@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from ipam import pools
-from ipam.calls import Drain, Drained, Init, Initialized
-from ipam.cluster import BlockState, Config, Meta, Node, NodeState, Pool
+from ipam.calls import Drain, Drained, Init, Initialized, Pin
+from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, Pool
 from ipam.keys import Counter, write
 from ipam.kv import Ambiguous, Delete, Put
 from ipam.liveness import Liveness
@@ -206,7 +206,7 @@ class Administration:
             raise Forbidden(
                 f"node {asked.node} is seen alive; switch it off or cut it off first, or --force"
             )
-        blocks = view.of_node(asked.node)
+        blocks = [block for block in view.of_node(asked.node) if not block.is_pinned]
         if node is None:
             if not blocks:
                 raise Unknown(f"no node {asked.node}")
@@ -229,6 +229,45 @@ class Administration:
         epoch = node.epoch + 1
         state = NodeState.FENCED
         return replace(node, state=state, epoch=epoch, fenced_by=asked.by, wiped=asked.wiped)
+
+    async def pin(self, asked: Pin) -> None:
+        """Keep a block for one node: it has it once it registers, or registers again.
+
+        Raises Invalid, Forbidden where another has it, Frozen.
+        """
+        pools.name(asked.node, "node name")
+        view, keys = self._replica.view, self._replica.keys
+        key, node_key = keys.block(asked.cidr), keys.node(asked.node)
+
+        def decide(attempt: int) -> Change:
+            self._replica.require_thawed()
+            block, change = view.blocks.get(asked.cidr), self._pin(asked)
+            conditions = [view.unchanged(one) for one in (key, node_key, keys.config)]
+            if change is None or (change == block and not asked.undo):
+                return Change(conditions)
+            put = Delete(key) if asked.undo else Put(key, write(change))
+            counter = Put(keys.counter, write(Counter()))
+            return Change([*conditions, *self._replica.thawed()], [put, counter])
+
+        await self._replica.transact([key, node_key, keys.config, keys.meta, keys.frozen], decide)
+
+    def _pin(self, asked: Pin) -> Block | None:
+        """Return the block as it shall be, or the one that shall go; None: there is none."""
+        view = self._replica.view
+        block, node = view.blocks.get(asked.cidr), view.nodes.get(asked.node)
+        if block and (block.node != asked.node or (asked.undo and not block.is_pinned)):
+            raise Forbidden(f"block {asked.cidr} is {block.node}'s ({block.state})")
+        if asked.undo or (block and not block.is_pinned):
+            return block
+        if view.config is None:
+            raise Forbidden(f"{self._replica.keys.config} cannot be read: mend it")
+        if node and node.state is not NodeState.ACTIVE:
+            raise Forbidden(f"node {asked.node} is {node.state}: it gets no blocks")
+        pool = pools.of_block(view.config, asked.cidr, asked.pool)
+        if any(asked.cidr.overlaps(cidr) for cidr in view.blocks if cidr != asked.cidr):
+            raise Forbidden(f"{asked.cidr} overlaps a block that is there")
+        uid, epoch = (node.uid, node.epoch) if node else ("", 0)
+        return Block(cidr=asked.cidr, pool=pool, node=asked.node, uid=uid, epoch=epoch, nonce="")
 
     async def release_block(self, cidr: IPNetwork, *, mod_revision: int) -> None:
         """Free a block whose owner has handed it back or is fenced, without the wait.

@@ -86,7 +86,7 @@ def _blocks(view: View) -> Iterator[Finding]:
     for block in view.blocks.values():
         subject, node = str(block.cidr), view.nodes.get(block.node)
         revision = view.unchanged(view.keys.block(block.cidr)).mod_revision
-        if node is None:
+        if node is None and not block.is_pinned:
             text = f"held by {block.node}, which has no record; if it is off: isthmus ipam drain"
             yield Finding(
                 kind=FindingKind.ORPHAN, subject=subject, text=f"{text} {block.node} --fenced"
@@ -266,7 +266,7 @@ def _block_row(view: View, block: Block) -> dict[str, object]:
         "pool": block.pool,
         "node": block.node,
         "epoch": block.epoch,
-        "state": block.state.value,
+        "state": "pinned" if block.is_pinned else block.state.value,
         "mod_revision": view.unchanged(view.keys.block(block.cidr)).mod_revision,
     }
 

@@ -215,6 +215,16 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """*node* is to have block *cidr*; *pool* is one that is yet to be made, "" the one there is."""
+
+    node: str
+    cidr: IPNetwork
+    pool: str = ""
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
     state: NodeState
     blocks: tuple[IPNetwork, ...]

@@ -115,6 +115,11 @@ class Block:
     nonce: str
     state: BlockState = BlockState.ACTIVE
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it waits for its node, which never had it: that takes it when it registers."""
+        return not self.uid and not self.epoch
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:

@@ -108,6 +108,24 @@ def is_block(cidr: IPNetwork, pool: Pool) -> bool:
     return cidr.prefixlen == pool.block_length and within(cidr, pool.cidr)
 
 
+def of_block(config: Config, cidr: IPNetwork, wanted: str = "") -> str:
+    """Return the name of the pool of which *cidr* is a block; *wanted* if it is yet to be made.
+
+    Raises Invalid.
+    """
+    for pool in config.pools:
+        if is_block(cidr, pool):
+            return pool.name
+        if wanted == pool.name or cidr.overlaps(pool.cidr):
+            raise Invalid(
+                f"{cidr} is no block of pool {pool.name}: {pool.cidr}, blocks of /"
+                f"{pool.block_length}"
+            )
+    if not wanted:
+        raise Invalid(f"{cidr} is in no pool")
+    return name(wanted, "pool name")
+
+
 def selects(pool: Pool, labels: Mapping[str, str]) -> bool:
     return all(labels.get(key) == value for key, value in pool.selector.items())
 

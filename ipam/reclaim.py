@@ -21,7 +21,7 @@ class Step:
 
 def is_fenced(block: Block, node: Node | None) -> bool:
     """Tell whether the owner of *block* was fenced since it got it."""
-    return node is not None and node.epoch > block.epoch
+    return node is not None and node.epoch > block.epoch and not block.is_pinned
 
 
 def step(block: Block, node: Node | None, *, unwanted: bool, rested: bool) -> Step | None:

@@ -71,6 +71,7 @@ def plan(asked: Register, known: Known) -> Plan:
             put.append(mine)
         reasons += [why] if why else []
     put += islice(_disowned(asked, node, known), AT_ONCE)
+    put += islice(_pinned(node, known), AT_ONCE)
     if asked.generation in known.meta.previous:
         reasons = []
     reasons += ["finds its own record edited"] if known.edited else []
@@ -179,11 +180,18 @@ def _disowned(asked: Register, node: Node, known: Known) -> Iterator[Block]:
         return
     mine = {held.cidr for held in asked.blocks if held.state is not BlockState.DRAINING}
     for block in known.blocks.values():
-        if block.node != node.name or block.uid or block.cidr in mine:
+        if block.node != node.name or block.uid or block.is_pinned or block.cidr in mine:
             continue
         if block.state is not BlockState.QUARANTINED:
             state = BlockState.QUARANTINED
             yield replace(block, uid=node.uid, epoch=node.epoch, state=state)
+
+
+def _pinned(node: Node, known: Known) -> Iterator[Block]:
+    """What waits for the node; where it is not to have blocks it goes on to wait."""
+    for block in known.blocks.values() if node.state is NodeState.ACTIVE else ():
+        if block.is_pinned and block.node == node.name and block.pool:
+            yield replace(block, uid=node.uid, epoch=node.epoch)
 
 
 def _missing(held: Held, node: Node, known: Known) -> tuple[Block | None, str]:

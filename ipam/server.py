@@ -262,6 +262,11 @@ class Edge:
         return render(pb.DrainReply, await self._authority.drain(asked))
 
     @_answered(_admin)
+    async def Pin(self, request: pb.PinRequest, _who: Who) -> pb.PinReply:
+        await self._authority.pin(parse(calls.Pin, request))
+        return pb.PinReply()
+
+    @_answered(_admin)
     async def ReleaseBlock(
         self, request: pb.ReleaseBlockRequest, _who: Who
     ) -> pb.ReleaseBlockReply:

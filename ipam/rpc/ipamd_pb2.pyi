@@ -384,6 +384,22 @@ class DrainReply(_message.Message):
     blocks: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, state: _Optional[str] = ..., blocks: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class PinRequest(_message.Message):
+    __slots__ = ("node", "cidr", "pool", "undo")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    CIDR_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
+    UNDO_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    cidr: str
+    pool: str
+    undo: bool
+    def __init__(self, node: _Optional[str] = ..., cidr: _Optional[str] = ..., pool: _Optional[str] = ..., undo: _Optional[bool] = ...) -> None: ...
+
+class PinReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class ReleaseBlockRequest(_message.Message):
     __slots__ = ("cidr", "mod_revision")
     CIDR_FIELD_NUMBER: _ClassVar[int]

@@ -99,6 +99,11 @@ class IPAMStub:
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.DrainRequest.SerializeToString,
                 response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.DrainReply.FromString,
                 _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/isthmus.ipam.v1.IPAM/Pin',
+                request_serializer=ipam_dot_rpc_dot_ipamd__pb2.PinRequest.SerializeToString,
+                response_deserializer=ipam_dot_rpc_dot_ipamd__pb2.PinReply.FromString,
+                _registered_method=True)
         self.ReleaseBlock = channel.unary_unary(
                 '/isthmus.ipam.v1.IPAM/ReleaseBlock',
                 request_serializer=ipam_dot_rpc_dot_ipamd__pb2.ReleaseBlockRequest.SerializeToString,
@@ -204,6 +209,12 @@ class IPAMServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Pin(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseBlock(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -295,6 +306,11 @@ def add_IPAMServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.DrainRequest.FromString,
                     response_serializer=ipam_dot_rpc_dot_ipamd__pb2.DrainReply.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=ipam_dot_rpc_dot_ipamd__pb2.PinRequest.FromString,
+                    response_serializer=ipam_dot_rpc_dot_ipamd__pb2.PinReply.SerializeToString,
             ),
             'ReleaseBlock': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseBlock,
@@ -668,6 +684,33 @@ class IPAM:
             '/isthmus.ipam.v1.IPAM/Drain',
             ipam_dot_rpc_dot_ipamd__pb2.DrainRequest.SerializeToString,
             ipam_dot_rpc_dot_ipamd__pb2.DrainReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/isthmus.ipam.v1.IPAM/Pin',
+            ipam_dot_rpc_dot_ipamd__pb2.PinRequest.SerializeToString,
+            ipam_dot_rpc_dot_ipamd__pb2.PinReply.FromString,
             options,
             channel_credentials,
             insecure,

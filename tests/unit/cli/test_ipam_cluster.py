@@ -160,3 +160,17 @@ def test_an_ipamd_that_is_away_has_an_exit_status_of_its_own(run: Run, cluster: 
 
     assert away.exit_code == 3
     assert "127.0.0.1:1: Connection refused" in away.output
+
+
+def test_a_block_is_pinned_to_a_node_and_let_go(run: Run, cluster: Served) -> None:
+    for words in (("init",), ("pools", "create", "p", "10.9.0.0/24")):
+        assert run("ipam", *words, *cluster.options).exit_code == 0
+    pinned = run("ipam", "pin", "b", "10.9.0.64/26", "10.9.0.128/26", *cluster.options)
+    refused = run("ipam", "pin", "c", "10.9.0.64/26", *cluster.options)
+    shown = run("ipam", "blocks", "--node", "b", *cluster.options)
+    undone = run("ipam", "pin", "b", "10.9.0.64/26", "--undo", *cluster.options)
+
+    assert "10.9.0.128/26: pinned to b" in pinned.output
+    assert (refused.exit_code, refused.output.count("is b's (active)")) == (1, 1)
+    assert shown.output.count("pinned") == 2
+    assert undone.output == "10.9.0.64/26: not pinned\n"

@@ -92,6 +92,9 @@ class Decisions:
         await self._note(asked)
         return calls.Drained(state=NodeState.FENCED, blocks=(BLOCK.cidr,))
 
+    async def pin(self, asked: calls.Pin) -> None:
+        await self._note(asked)
+
     async def release_block(self, cidr: Any, *, mod_revision: int) -> None:
         await self._note((cidr, mod_revision))
 

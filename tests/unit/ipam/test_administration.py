@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam.calls import Drain, Init
+from ipam.calls import Drain, Init, Pin
 from ipam.cluster import NodeState, Settings
 from ipam.kv import Put
 from ipam.memory_kv import Faults, MemoryKV
@@ -253,3 +253,74 @@ def test_block_without_a_nodes_record_is_freed_by_fencing_its_owner(cluster: Sit
 
     assert held.cidr in drained.blocks
     assert not cluster.replicas[0].replica.view.blocks
+
+
+def test_pinned_block_is_its_nodes_alone_and_nobody_elses(cluster: Site) -> None:
+    pinned = [ip_network("10.0.0.64/26"), ip_network("10.0.0.128/26")]
+    for cidr in (*pinned, pinned[0]):
+        cluster.do(lambda a, cidr=cidr: a.pin(Pin(node="b", cidr=cidr)))  # type: ignore[misc]
+    rows = cluster.do(lambda a: a.show("blocks"), 1)
+    cluster.register(node("a"))
+    taken = {held.cidr for n in "xy" for held in cluster.claim("a", n).blocks}
+    with pytest.raises(Exhausted):
+        cluster.claim("a", "z")
+    cluster.rest()
+    given = [held.cidr for held in cluster.register(node("b"), 1).blocks]
+
+    assert [(row["node"], row["state"]) for row in rows] == [("b", "pinned")] * 2  # type: ignore[attr-defined]
+    assert given == pinned
+    assert taken.isdisjoint(pinned)
+
+
+def test_pin_of_a_node_that_is_there_is_told_when_it_registers_again(cluster: Site) -> None:
+    cidr = ip_network("10.0.0.64/26")
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr)), 1)
+
+    again = cluster.register(node("a", epoch=1))
+
+    assert [held.cidr for held in again.blocks] == [cidr]
+    with pytest.raises(Forbidden, match="is a's"):
+        cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, undo=True)))
+
+
+def test_pin_can_be_made_before_its_pool_and_undone(cluster: Site) -> None:
+    cidr = ip_network("10.1.0.0/26")
+    cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, pool="yet")))
+    cluster.do(lambda a: a.put_pool(replace(FOUR, name="yet", cidr=ip_network("10.1.0.0/24"))))
+    made = cluster.do(lambda a: a.show("pools"))
+    found = cluster.do(lambda a: a.check())
+    cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, undo=True)), 1)
+    cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, undo=True)))
+
+    assert {row["name"]: row["free"] for row in made}["yet"] == 3  # type: ignore[attr-defined]
+    assert found == ()
+    assert cluster.do(lambda a: a.show("blocks")) == []
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        (Pin(node="a", cidr=ip_network("10.0.0.0/27")), "no block of pool four"),
+        (Pin(node="a", cidr=ip_network("10.9.0.0/26")), "in no pool"),
+        (Pin(node="a b", cidr=ip_network("10.0.0.0/26")), "node name"),
+    ],
+)
+def test_pin_of_what_is_no_block_is_refused(cluster: Site, wanted: Pin, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        cluster.do(lambda a: a.pin(wanted))
+
+
+def test_pin_takes_nothing_from_another_nor_gives_to_a_node_that_drains(cluster: Site) -> None:
+    cluster.register(node("a"))
+    held = cluster.claim("a").blocks[0].cidr
+    free = next(c for c in FOUR.cidr.subnets(new_prefix=26) if c != held)
+    cluster.do(lambda a: a.drain(Drain(node="a")))
+
+    with pytest.raises(Forbidden, match="is a's"):
+        cluster.do(lambda a: a.pin(Pin(node="b", cidr=held)))
+    with pytest.raises(Forbidden, match="is draining"):
+        cluster.do(lambda a: a.pin(Pin(node="a", cidr=free)))
+    cluster.do(lambda a: a.pin(Pin(node="c", cidr=free)))
+    with pytest.raises(Unknown):
+        cluster.do(lambda a: a.drain(Drain(node="c", fenced=True)))

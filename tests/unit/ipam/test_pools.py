@@ -182,3 +182,13 @@ def test_a_block_of_a_pool_is_inside_and_of_its_length(cidr: str, *, known: bool
     pool = Pool(name="p", cidr=ip_network("10.0.0.0/24"), block_length=26)
 
     assert pools.is_block(ip_network(cidr), pool) is known
+
+
+def test_block_is_told_from_what_is_none() -> None:
+    config = Config(pools=(FOUR,))
+
+    assert pools.of_block(config, ip_network("10.0.3.0/26")) == "four"
+    assert pools.of_block(config, ip_network("10.9.0.0/24"), "yet") == "yet"
+    for cidr, wanted in (("10.0.3.0/27", ""), ("10.9.0.0/24", "four"), ("10.9.0.0/24", "")):
+        with pytest.raises(Invalid, match=cidr):
+            pools.of_block(config, ip_network(cidr), wanted)

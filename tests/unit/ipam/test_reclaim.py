@@ -4,7 +4,7 @@ from ipaddress import ip_network
 import pytest
 
 from ipam.cluster import Block, BlockState, Node, NodeState
-from ipam.reclaim import Patience, Step, is_forgettable, step
+from ipam.reclaim import Patience, Step, is_fenced, is_forgettable, step
 
 BLOCK = Block(cidr=ip_network("10.0.0.0/26"), pool="p", node="a", uid="u", epoch=1, nonce="n")
 NODE = Node(name="a", uid="u", epoch=1, boot_id="b")
@@ -69,3 +69,10 @@ def test_patience_begins_anew_for_what_was_away() -> None:
 
     assert waited == {"a": 5.0, "b": 0.0}
     assert patience.watch(["a"], 30.0) == {"a": 0.0}
+
+
+def test_pinned_block_waits_for_its_node_whatever_epoch_that_is_in() -> None:
+    pinned = replace(BLOCK, uid="", epoch=0)
+
+    assert not is_fenced(pinned, FENCED)
+    assert step(pinned, NODE, unwanted=False, rested=True) is None

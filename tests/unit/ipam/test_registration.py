@@ -236,3 +236,23 @@ def test_a_drain_for_a_deleted_node_object_ends_with_another_one(
 
     assert found.state is state
     assert found.drained_by == ("" if state is NodeState.ACTIVE else by)
+
+
+@pytest.mark.parametrize("there", [None, replace(NODE, epoch=3)])
+def test_what_is_pinned_to_the_node_is_its_own_once_it_registers(there: Node | None) -> None:
+    pinned = replace(BLOCK, cidr=ip_network("10.0.1.0/26"), uid="", epoch=0)
+    others = replace(pinned, cidr=ip_network("10.0.2.0/26"), node="b")
+
+    made = plan(
+        replace(ASKED, epoch=there.epoch if there else 0, blocks=()), known(there, pinned, others)
+    )
+
+    assert made.blocks == (replace(pinned, uid="u", epoch=made.node.epoch),)
+
+
+def test_what_is_pinned_to_a_node_that_drains_goes_on_to_wait() -> None:
+    pinned = replace(BLOCK, uid="", epoch=0)
+
+    made = plan(replace(ASKED, blocks=()), known(replace(NODE, state=NodeState.DRAINING), pinned))
+
+    assert made.blocks == ()

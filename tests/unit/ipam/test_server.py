@@ -68,6 +68,11 @@ ADMINISTRATION: list[tuple[str, Any, Any]] = [
         ),
     ),
     (
+        "Pin",
+        pb.PinRequest(node="a", cidr="10.0.0.0/26", undo=True),
+        calls.Pin(node="a", cidr=BLOCK.cidr, undo=True),
+    ),
+    (
         "ReleaseBlock",
         pb.ReleaseBlockRequest(cidr="10.0.0.0/26", mod_revision=4),
         (BLOCK.cidr, 4),
