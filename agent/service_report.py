@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from net.address import IPAddress
 from proxy.model import ServiceName
-from proxy.plan import Frontend, ListKey, Planned, ports_of
+from proxy.plan import Frontend, ListKey, Planned, ports_of, socket_of
 from proxy.reconciler import Reconciler
 
 
@@ -39,7 +38,7 @@ def place(frontend: Frontend) -> str:
     """10.96.0.1:80/tcp, or NodePort 30080/tcp."""
     if frontend.address is None:
         return f"NodePort IPv{frontend.version} {frontend.port}/{frontend.protocol}"
-    return f"{_socket(frontend.address, frontend.port)}/{frontend.protocol}"
+    return f"{socket_of(frontend.address, frontend.port)}/{frontend.protocol}"
 
 
 def _is_meant(name: ServiceName, wanted: str) -> bool:
@@ -83,8 +82,4 @@ def _row(
 
 def _members(planned: Planned, frontend: Frontend, port: str, *, is_local: bool) -> list[str]:
     key = ListKey(port, frontend.protocol, frontend.version, is_local)
-    return [_socket(each.address, each.port) for each in planned.slots.get(key, ())]
-
-
-def _socket(address: IPAddress, port: int) -> str:
-    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+    return [str(each) for each in planned.slots.get(key, ())]

@@ -15,7 +15,9 @@ from dataplane.errors import NetlinkError
 from dataplane.nft import rules
 from dataplane.nft.objects import Element, NamedSet
 from dataplane.nft.rules import Expression, RawChain
+from net.address import IPAddress
 from proxy import tables
+from proxy.plan import Backend, Frontend, backend_of, key_of
 from proxy.tables import MAPS, affinity_map
 
 MAP = "affinity"
@@ -82,6 +84,14 @@ class Affinity:
             ends = (frontend + each.data, frontend[_SIZE[self._version] :] + each.data)
             if not stale.isdisjoint(ends):
                 self._drop(each)
+
+    def remembered(self, client: IPAddress, asked: Frontend) -> Backend | None:
+        """Which endpoint *client* has of *asked*, a frontend with the address that it sent to."""
+        key = client.packed + key_of(asked)
+        for each in self._table.observe_written(affinity_map(self._version)):
+            if each.key == key:
+                return backend_of(each.data)
+        return None
 
     def _drop(self, each: Element) -> None:
         try:

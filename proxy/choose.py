@@ -24,7 +24,7 @@ class Choice:
 
 def choose(endpoints: Iterable[Endpoint], node: NodeView) -> Choice:
     """The lists of one port and family, of those that answer now."""
-    everyone = _distinct(endpoints)
+    everyone = distinct(endpoints)
     usable = _usable(everyone)
     local = _usable([each for each in everyone if each.node == node.name])
     return Choice(
@@ -34,7 +34,28 @@ def choose(endpoints: Iterable[Endpoint], node: NodeView) -> Choice:
     )
 
 
-def _distinct(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
+def left_out(
+    endpoints: Iterable[Endpoint], node: NodeView, *, is_local: bool
+) -> dict[Endpoint, str]:
+    """Those that `choose` does not choose for one of its lists, and why, for people."""
+    everyone = distinct(endpoints)
+    here = [each for each in everyone if each.node == node.name] if is_local else everyone
+    usable = _usable(here)
+    found = dict.fromkeys(set(everyone) - set(here), "not on this node, and the policy is Local")
+    for each in set(here) - set(usable):
+        ends = each.is_serving and each.is_terminating
+        found[each] = "terminates, and others are ready" if ends else "not ready"
+    if not is_local:
+        for each in set(usable) - set(_preferred(usable, node)):
+            zones, nodes = ", ".join(sorted(each.zone_hints)), ", ".join(sorted(each.node_hints))
+            meant = " and ".join(
+                [f"zones {zones}"] * bool(zones) + [f"nodes {nodes}"] * bool(nodes)
+            )
+            found[each] = f"meant for {meant}: this is {node.name}, zone {node.zone or 'unknown'}"
+    return found
+
+
+def distinct(endpoints: Iterable[Endpoint]) -> list[Endpoint]:
     """One of each address and port: several slices may name it; the readiest is right."""
     found: dict[tuple[int, int], Endpoint] = {}
     for each in endpoints:

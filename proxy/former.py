@@ -3,14 +3,12 @@
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable
-from ipaddress import IPv4Address, IPv6Address
 
 from dataplane.nft.objects import Element, Family
 from proxy.model import Service, TrafficPolicy
-from proxy.plan import Backend, Frontend, ListKey, Planned, key_of, ports_of
+from proxy.plan import Backend, Frontend, ListKey, Planned, backend_of, key_of, ports_of
 from proxy.tables import LOCAL_SLOT, MAPS
 
-_SIZES = {4: 4, 6: 16}
 _NAMES = frozenset({MAPS[4].endpoints.name, MAPS[4].nodeport_endpoints.name})
 
 
@@ -38,7 +36,7 @@ class Former:
                     port.name, port.protocol, frontend.version, is_second or is_inner_local
                 )
                 found = tuple(
-                    _backend(members[slot], frontend.version)
+                    backend_of(members[slot])
                     for slot in sorted(members)
                     if (slot >= LOCAL_SLOT) is is_second
                 )
@@ -50,9 +48,3 @@ class Former:
         # Keys of NodePorts are shorter than those with an address.
         family = MAPS[frontend.version].endpoints.family
         return self._lists.get((family, key_of(frontend)), {})
-
-
-def _backend(data: bytes, version: int) -> Backend:
-    size = _SIZES[version]
-    address = IPv4Address(data[:size]) if version == 4 else IPv6Address(data[:size])
-    return Backend(address, int.from_bytes(data[size : size + 2], "big"))

@@ -6,6 +6,7 @@ are its own; a change of one never touches another's elements.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, NamedTuple
 
 from dataplane.nft.objects import Element, NamedSet, Protocol, element, number, place, printable
@@ -21,6 +22,9 @@ class Backend(NamedTuple):
 
     address: IPAddress
     port: int
+
+    def __str__(self) -> str:
+        return socket_of(*self)
 
 
 class Frontend(NamedTuple):
@@ -160,6 +164,18 @@ def node_elements(node: NodeView) -> Iterator[Element]:
     ):
         for network in networks:
             yield element(getattr(MAPS[network.version], name), (network,))
+
+
+def socket_of(address: IPAddress, port: int) -> str:
+    """10.0.0.1:80, or [fd00::1]:80."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def backend_of(data: bytes) -> Backend:
+    """The backend that maps have as *data*."""
+    # ip_address() would do, at twice the cost; an agent that begins reads all of them.
+    address = IPv4Address(data[:4]) if len(data) == 8 else IPv6Address(data[:16])
+    return Backend(address, int.from_bytes(data[-4:-2], "big"))
 
 
 def _families(service: Service) -> set[int]:

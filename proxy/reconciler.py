@@ -14,6 +14,7 @@ from net.address import IPAddress
 from proxy import affinity
 from proxy.affinity import Affinity
 from proxy.claims import Claims
+from proxy.explain import Explanation, concerns, explain
 from proxy.former import Former
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName
 from proxy.plan import (
@@ -28,6 +29,7 @@ from proxy.plan import (
 )
 from proxy.stale_flows import State, stale
 from proxy.translate import API, answers
+from proxy.walk import Packet
 
 log = logging.getLogger(__name__)
 
@@ -227,6 +229,21 @@ class Reconciler:
             for name in names
             if (missing := [str(e) for e in self._elements(name) if e not in there])
         }
+
+    def explain(self, packet: Packet) -> Explanation:
+        """What becomes of *packet*, as planned and as programmed.  Raises DataplaneError."""
+        version = packet.address.version
+        asked = [
+            (planned, self._wanted[name].endpoints)
+            for name, planned in self._planned.items()
+            if concerns(packet, planned)
+        ]
+        remembered = None
+        if any(planned.service.affinity_s for planned, _ in asked):
+            frontend = Frontend(version, packet.address, packet.protocol, packet.port)
+            remembered = self._affinity[version].remembered(packet.source_address, frontend)
+        observed = self._tables[version].observe()
+        return explain(packet, asked, self._node, observed=observed, remembered=remembered)
 
     def _claim(self, name: ServiceName, wanted: Wanted | None) -> set[ServiceName]:
         """Note what is wanted of one Service; returns others that it concerns."""

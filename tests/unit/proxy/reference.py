@@ -6,17 +6,11 @@ from dataplane.nft.objects import Protocol
 from proxy.model import Endpoint, NodeView, Service, ServicePort, TrafficPolicy
 from proxy.plan import Backend
 from proxy.reconciler import Wanted
-from tests.unit.proxy.interpreter import (
-    DROPPED,
-    REFUSED,
-    UNTOUCHED,
-    Fate,
-    Outcome,
-    Packet,
-    Source,
-)
+from proxy.walk import Fate, Outcome, Packet, Source
 
 LOCAL = TrafficPolicy.LOCAL
+REFUSED, DROPPED = Outcome(Fate.REFUSED), Outcome(Fate.DROPPED)
+UNTOUCHED = Outcome(Fate.UNTOUCHED)
 
 
 def fate(wanted: Iterable[Wanted], node: NodeView, packet: Packet) -> Outcome:

@@ -22,9 +22,9 @@ from proxy.model import (
     TrafficPolicy,
 )
 from proxy.reconciler import Reconciler, Wanted
+from proxy.walk import Fate, Packet, Source, Tables
 from tests.unit.dataplane.nft.fake import FakeTable
 from tests.unit.proxy import reference
-from tests.unit.proxy.interpreter import Fate, Packet, Source, Tables
 
 NODE = NodeView(
     name="here",
