@@ -54,7 +54,8 @@ class Cluster:
         # Set once ipamd answers again, for conversations that pause; another one each time.
         self._again = asyncio.Event()
         self._save_at = 0.0
-        self._revision = 0
+        # The table's, in which generation of the store.
+        self._revision, self._generation = 0, ""
 
     @property
     def in_sync(self) -> bool:
@@ -201,12 +202,13 @@ class Cluster:
         await self._auditor.answer_once()
 
     async def _stream(self) -> None:
-        async with aclosing(self._talk.ipamd.watch(after=self._revision)) as updates:
+        async with aclosing(self._talk.ipamd.watch(after=self._known())) as updates:
             async for update in updates:
                 self._talk.condition.connected = True
                 self._try_again()  # whatever it says: ipamd follows the store
                 self._talk.blocks.streamed(update)
                 self._revision = update.revision
+                self._generation = self._talk.blocks.holdings.generation
                 if update.audit:
                     self._auditor.called(update.audit)
                 if update.with_pools:  # rare, and what is inside has to outlive us
@@ -214,6 +216,11 @@ class Cluster:
                     self._work.set()
                 if self._concerns_us(update):
                     self._register_anew()
+
+    def _known(self) -> int:
+        """The revision after which nothing is known; 0: of a store that went back, none is."""
+        is_same = self._generation == self._talk.blocks.holdings.generation
+        return self._revision if is_same and not self._talk.condition.frozen else 0
 
     def _concerns_us(self, update: Update) -> bool:
         """Whether the table and we differ on what is ours: then ipamd is asked."""

@@ -82,7 +82,7 @@ class Standing:
         reply = await self._talk.ipamd.register(asked)
         if reply.frozen and self._has_to_tell_table(reply):
             # The store may have forgotten others, too: we remember what we were streamed.
-            table = tuple(self._talk.blocks.table.values())
+            table = self._talk.blocks.remembered
             reply = await self._talk.ipamd.register(replace(asked, table=table))
             self._table_at = self._talk.around.clock() + RENEW_S
         new = registered(own, reply, self._talk.blocks.boot_id)
@@ -96,13 +96,15 @@ class Standing:
         """Not each few seconds: all nodes of a large cluster have all of it."""
         is_new = reply.frozen != self._talk.condition.frozen
         is_due = is_new or self._talk.around.clock() >= self._table_at
-        return is_due and bool(self._talk.blocks.table)
+        return is_due and bool(self._talk.blocks.remembered)
 
     def _note(self, reply: Registered) -> None:
         condition = self._talk.condition
         condition.registrations += 1
         if reply.frozen and reply.frozen != condition.frozen:
             log.error("claims are frozen", extra={"why": reply.frozen})
+        if not reply.frozen:
+            self._talk.blocks.trust_table()
         condition.frozen, condition.node_state = reply.frozen, reply.node_state
         is_settled = not reply.frozen and reply.node_state is not NodeState.FENCED
         wait_s = RENEW_S if is_settled else UNSETTLED_S

@@ -24,21 +24,20 @@ from ipam.calls import (
     Register,
     Registered,
     Release,
-    TableRow,
     Update,
 )
 from ipam.claiming import MOST_LISTED, Claiming
-from ipam.cluster import Block, Config, Meta, Node, NodeState
+from ipam.cluster import Config, Meta, Node, NodeState
 from ipam.errors import StoreUnavailable
 from ipam.keys import Alive, Counter, Freeze, Keys, write
-from ipam.kv import KV, Delete, KVError, LeaseGone, Put, Unchanged
+from ipam.kv import KV, Delete, KVError, LeaseGone, Put
 from ipam.liveness import Liveness
 from ipam.memory import DaemonMemory
 from ipam.mirror import Mirrors
 from ipam.reclaiming import Reclaiming
+from ipam.recollection import Recollection
 from ipam.refusals import Invalid, NotReady, Refused
 from ipam.replica import Change, Replica
-from ipam.view import View
 from net.address import IPNetwork
 
 TICK_S = 2.0
@@ -92,6 +91,7 @@ class Authority(Administration):
         self._clock = clock
         self._claiming = Claiming(replica, self._liveness, random)
         self._mirrors = Mirrors(replica)
+        self._recollection = Recollection(replica)
         self._auditing = Auditing(replica, random)
         self._reclaiming = Reclaiming(replica, clock)
         self._unheard = reclaim.Patience()
@@ -158,7 +158,7 @@ class Authority(Administration):
         else:
             replica.has_spoken(asked.node)
         if replica.frozen:
-            await self._assert_table(asked)
+            await self._recollection.put_back(asked.node, asked.table)
         return self._answer(plan.node, plan.lost)
 
     def _known(self, node: str) -> registration.Known:
@@ -194,25 +194,6 @@ class Authority(Administration):
         if not self._liveness.is_shown(asked.node, _alive(asked)):
             changes.append(alive)
         return Change([view.unchanged(key) for key in looked_at], changes)
-
-    async def _assert_table(self, asked: Register) -> None:
-        """While frozen, put back the rows of others that a node had streamed, where nothing is."""
-        view, keys = self._replica.view, self._replica.keys
-        await self._replica.refresh([keys.frozen])
-        if view.entry(keys.frozen) is None:
-            return
-        still_frozen = view.unchanged(keys.frozen)
-        for row in asked.table:
-            # Each node has all rows: of most, another has just put them back.
-            if row.cidr in view.blocks or _overlaps(view, row):
-                continue
-            if not _is_possible(view, row):
-                log.warning("%s told of %s: no block of a pool", asked.node, row.cidr)
-                continue
-            block = Block(cidr=row.cidr, pool="", node=row.node, uid="", epoch=row.epoch, nonce="")
-            conditions = [Unchanged(keys.block(row.cidr), 0), still_frozen]
-            puts = [Put(keys.block(row.cidr), write(block)), Put(keys.counter, write(Counter()))]
-            await self._replica.commit(Change(conditions, puts))
 
     def _answer(self, node: Node, lost: tuple[IPNetwork, ...]) -> Registered:
         view = self._replica.view
@@ -262,18 +243,19 @@ class Authority(Administration):
         """Stream the table; *node* is taken for alive as long as this is open (aclose it).
 
         After a revision that this replica does not know all that followed, the whole comes first.
-        It ends when claims freeze: the node then registers anew, and tells what it remembers.
+        It ends when claims freeze, before it brings what the store has left: the node registers
+        anew then, and tells what it remembers.
         """
         self._replica.require_synced()
         was_frozen = bool(self._replica.frozen)
         with self._liveness.stream(node):
             async with aclosing(self._replica.feed.stream(after)) as updates:
                 async for update in updates:
-                    yield update
                     frozen = bool(self._replica.frozen)
                     if frozen and not was_frozen:
                         return
                     was_frozen = frozen
+                    yield update
 
     # What goes on by itself.
 
@@ -377,13 +359,3 @@ def _validate(asked: Register) -> None:
     ):
         if len(given) > most:
             raise Invalid(f"{len(given)} {what} listed; {most} at most")
-
-
-def _is_possible(view: View, row: TableRow) -> bool:
-    """Tell whether some pool has such a block; where no pool is known, or readable, it may."""
-    known = view.config.pools if view.config else ()
-    return not known or any(pools.is_block(row.cidr, pool) for pool in known)
-
-
-def _overlaps(view: View, row: TableRow) -> bool:
-    return any(row.cidr.overlaps(cidr) for cidr in view.blocks)

@@ -91,6 +91,7 @@ class Blocks:
         self._news: list[Record] = []
         self._table = {row.cidr: row for row in stored.rows}
         self._stored_rows = dict(self._table)
+        self._missed: dict[IPNetwork, TableRow] = {}
         self._pools = self._stored_pools = stored.pools
         self._followers: tuple[Callable[[], None], ...] = ()
         self._dirty: dict[Attachment, float] = {}
@@ -322,6 +323,8 @@ class Blocks:
         rows = {row.cidr: row for row in update.rows}
         with self._lock:
             kept = {} if update.whole else dict(self._table)
+            if update.whole:
+                self._missed |= self._table
             for cidr in update.gone:
                 kept.pop(cidr, None)
             self._table = kept | rows
@@ -344,6 +347,17 @@ class Blocks:
         Each change makes another mapping, so one that was taken stays as it is.
         """
         return MappingProxyType(self._table)
+
+    @property
+    def remembered(self) -> tuple[TableRow, ...]:
+        """The table, and what it lost to whole ones since the store was last known to be right."""
+        with self._lock:
+            return tuple({**self._missed, **self._table}.values())
+
+    def trust_table(self) -> None:
+        """The store is the one that it was: what went from the table is gone."""
+        with self._lock:
+            self._missed = {}
 
     @property
     def pools(self) -> tuple[PoolRow, ...]:

@@ -139,6 +139,33 @@ def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> 
     asyncio.run(scene())
 
 
+def test_of_a_store_that_went_back_the_whole_table_is_asked_for(site: Site) -> None:
+    watch = site.ipamd.watch
+    asked: list[int] = []
+
+    async def noting(*, after: int) -> AsyncGenerator[Update, None]:
+        asked.append(after)
+        async for update in watch(after=after):
+            yield update
+            if len(asked) == 1 and len(site.talk.blocks.table) == 2:
+                return
+
+    async def scene() -> None:
+        await site.open()
+        site.ipamd.watch = noting  # type: ignore[method-assign]
+        async with running(site):
+            await until(lambda: len(asked) == 2)
+            site.kv.wipe(cluster_id=2)
+            await site.authority.replica.resync()
+            await until(lambda: len(asked) == 3)
+
+    asyncio.run(scene())
+
+    first, known, anew = asked
+    assert (first, anew) == (0, 0)
+    assert known > 0
+
+
 def test_who_is_told_to_renew_registers_anew(site: Site) -> None:
     async def scene() -> None:
         await site.open()

@@ -8,7 +8,7 @@ import pytest
 
 from agent.standing import ENFORCE_S, RENEW_S, UNSETTLED_S, Standing
 from agent.supplies import Supplies
-from ipam.calls import Register
+from ipam.calls import Register, Update
 from ipam.cluster import NodeState
 from ipam.errors import NotServed, StoreUnavailable
 from ipam.refusals import SecondBoot
@@ -238,6 +238,28 @@ def test_a_copy_of_the_disk_is_told_so_and_serves_nothing(site: Site) -> None:
 
         with pytest.raises(NotServed):
             site.give(1)
+
+    asyncio.run(scene())
+
+
+def test_rows_of_one_that_is_away_are_told_though_a_whole_table_without_them_came_first(
+    site: Site,
+) -> None:
+    async def scene() -> None:
+        await site.open()
+        await settle(site)
+        await site.take_all()
+        whole = await site.authority.watch("n1").__anext__()
+        others = {row.cidr for row in whole.rows if row.node == "n2"}
+        site.talk.blocks.streamed(whole)
+        site.kv.wipe(cluster_id=2)
+        await site.authority.replica.resync()
+        site.talk.blocks.streamed(Update(revision=1, whole=True))
+        await Standing(site.talk).keep()
+
+        blocks = site.authority.replica.view.blocks
+        assert others
+        assert {cidr for cidr, block in blocks.items() if block.node == "n2"} == others
 
     asyncio.run(scene())
 

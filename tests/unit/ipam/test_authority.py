@@ -1,13 +1,12 @@
 from collections.abc import Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
-from ipam.calls import Drain, Held, Init, TableRow
-from ipam.cluster import BlockState
-from ipam.kv import Outcome
+from ipam.calls import Drain, Held, Init, Update
 from ipam.memory import DaemonMemory
 from ipam.memory_kv import MemoryKV
 from ipam.refusals import (
@@ -17,7 +16,6 @@ from ipam.refusals import (
     NotReady,
     SecondBoot,
 )
-from ipam.replica import Change
 from tests.unit.ipam.ipamd_cases import KEYS, Site, node, release, site
 
 
@@ -188,67 +186,6 @@ def test_node_that_misses_its_own_record_freezes_claims_everywhere(cluster: Site
         cluster.claim("a", at=1)
 
 
-def test_frozen_table_is_put_back_from_what_nodes_had_streamed(cluster: Site) -> None:
-    row = TableRow(
-        cidr=ip_network("10.0.0.128/26"),
-        node="b",
-        epoch=1,
-        addresses=(ip_address("192.0.2.1"),),
-        state=BlockState.ACTIVE,
-    )
-    cluster.register(node("a"))
-
-    cluster.register(node("a", epoch=9, table=(row,)))
-    owner = Held(cidr=row.cidr, pool="four", epoch=1, revision=1)
-    told = cluster.register(node("b", epoch=1, blocks=(owner,)))
-
-    assert [block.cidr for block in told.blocks] == [row.cidr]
-
-
-@pytest.mark.parametrize(
-    ("configured", "put_back"),
-    [(True, ["10.0.0.128/26"]), (False, ["10.0.0.128/26", "192.0.2.0/26"])],
-)
-def test_what_no_pool_has_as_a_block_is_not_put_back_where_pools_are_known(
-    cluster: Site, *, configured: bool, put_back: list[str]
-) -> None:
-    told = ("0.0.0.0/1", "10.0.0.192/27", "192.0.2.0/26", "10.0.0.128/26")
-    told = told if configured else ("10.0.0.128/26", "192.0.2.0/26")
-    rows = tuple(
-        TableRow(cidr=ip_network(cidr), node="b", epoch=1, addresses=(), state=BlockState.ACTIVE)
-        for cidr in told
-    )
-    if not configured:
-        cluster.run(put(cluster, KEYS.config, b"tomato"))
-    cluster.register(node("a"))
-
-    cluster.register(node("a", epoch=9, table=rows))
-
-    assert [str(cidr) for cidr in cluster.replicas[0].replica.view.blocks] == put_back
-
-
-def test_nothing_is_put_back_any_more_once_an_operator_has_spoken(cluster: Site) -> None:
-    rows = tuple(
-        TableRow(cidr=cidr, node="b", epoch=1, addresses=(), state=BlockState.ACTIVE)
-        for cidr in ip_network("10.0.0.128/25").subnets(new_prefix=26)
-    )
-    cluster.register(node("a"))
-    authority = cluster.replicas[0]
-    commit = authority.replica.commit
-
-    async def spoken_after_the_first(change: Change) -> Outcome:
-        outcome = await commit(change)
-        if any(one.key == KEYS.block(rows[0].cidr) for one in change.changes):
-            await authority.init(Init(recover=True))
-        return outcome
-
-    authority.replica.commit = spoken_after_the_first  # type: ignore[method-assign]
-    cluster.register(node("a", epoch=9, table=rows))
-
-    assert KEYS.block(rows[0].cidr) in cluster.store.entries
-    assert KEYS.block(rows[1].cidr) not in cluster.store.entries
-
-
 def test_wiped_store_is_noticed_and_plain_init_refused(cluster: Site) -> None:
     generation = cluster.register(node("a")).generation
     held = cluster.claim("a").blocks
@@ -322,6 +259,24 @@ def test_watch_gives_the_table_then_what_changes(cluster: Site) -> None:
     assert whole.whole  # type: ignore[attr-defined]
     assert {a for row in whole.rows for a in row.addresses} == {ip_address("192.0.2.1")}  # type: ignore[attr-defined]
     assert {row.addresses for row in update.rows} == {()}  # type: ignore[attr-defined]
+
+
+def test_a_stream_ends_when_claims_freeze_before_it_brings_what_is_left(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.claim("a")
+    cluster.follow()
+    authority = cluster.replicas[0]
+
+    async def brought() -> list[Update]:
+        async with aclosing(authority.watch("a")) as stream:
+            first = await anext(stream)
+            cluster.store.wipe(cluster_id=2)
+            await authority.replica.resync()
+            return [first, *[update async for update in stream]]
+
+    (whole,) = cluster.run(brought())
+
+    assert len(whole.rows) == 2
 
 
 def blocks_of(cluster: Site) -> list[object]:

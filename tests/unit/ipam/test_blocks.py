@@ -348,6 +348,20 @@ def test_the_table_is_kept_and_written_behind(site: Site) -> None:
     assert site.blocks.table == {}
 
 
+def test_what_whole_tables_lack_is_remembered_until_the_store_is_known_to_be_right(
+    site: Site,
+) -> None:
+    other = replace(ROW, cidr=MORE)
+    site.blocks.streamed(Update(revision=1, whole=True, rows=(ROW, other)))
+    site.blocks.streamed(Update(revision=2, whole=True, rows=(replace(ROW, node="m"),)))
+    site.blocks.streamed(Update(revision=3, whole=True, rows=()))
+    lost = site.blocks.remembered
+    site.blocks.trust_table()
+
+    assert set(lost) == {replace(ROW, node="m"), other}
+    assert site.blocks.remembered == ()
+
+
 def test_the_pools_are_kept_with_the_table(site: Site) -> None:
     pool = PoolRow(name="p", cidr=ip_network("10.0.0.0/16"), masquerade=False)
     site.blocks.streamed(Update(revision=1, whole=True, with_pools=True, pools=(pool,)))
