@@ -19,8 +19,8 @@ from net.address import IPNetwork
 LOGGED = 256
 SHORTEST_GAP_S = 0.02
 LONGEST_GAP_S = 1.0
-# So streams get a fifth of the event loop at most, while changes come one after another.
-GAP_PER_SENDING = 4.0
+# So streams get a ninth of the event loop at most, while changes come one after another.
+GAP_PER_SENDING = 8.0
 
 
 class Feed:
