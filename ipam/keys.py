@@ -1,14 +1,14 @@
 """Where each record of cluster IPAM stands in the store, and how it is written.  Pure.
 
 Below /isthmus/v1/<cluster>/: state/ is what every replica follows (meta, frozen, counter,
-config, audit, node/, block/, alive/), mirror/ and lease/ are written behind and read on demand,
-answer/ is what nodes say while an audit goes on.
+config, audit, node/, block/, alive/, address/, service/), mirror/ and lease/ are written behind
+and read on demand, answer/ is what nodes say while an audit goes on.
 Whatever cannot be read back is Foreign: reported, and left alone.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from urllib.parse import quote
@@ -16,14 +16,18 @@ from urllib.parse import quote
 from ipam.calls import MirroredLease
 from ipam.cluster import (
     SCHEMA,
+    AddressRecord,
     Block,
     BlockState,
     Config,
+    Holder,
     Meta,
     Node,
     NodeState,
     Pool,
     PoolState,
+    Purpose,
+    ServiceRecord,
     Settings,
 )
 from ipam.kv import Entry
@@ -52,11 +56,15 @@ class Freeze:
 
 @dataclass(frozen=True, slots=True)
 class MirrorHead:
-    """How far the mirror of one node's leases is; sequences are of one *uid*."""
+    """How far the mirror of one node's leases is; sequences are of one *uid*.
+
+    *leases*: there are so many at most.
+    """
 
     uid: str
     epoch: int
     sequence: int
+    leases: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,18 @@ class Foreign:
 
 
 Record = (
-    Alive | AuditCall | Freeze | MirrorHead | Counter | Meta | Config | Node | Block | MirroredLease
+    Alive
+    | AuditCall
+    | Freeze
+    | MirrorHead
+    | Counter
+    | Meta
+    | Config
+    | Node
+    | Block
+    | AddressRecord
+    | ServiceRecord
+    | MirroredLease
 )
 Fields = Mapping[str, object]
 
@@ -133,8 +152,14 @@ class Keys:
 
     def block(self, cidr: IPNetwork) -> str:
         """Sort by address: 32 hex digits, then the length."""
-        digits = f"{int(cidr.network_address):0{HEX_DIGITS}x}"
-        return f"{self.state}block/{cidr.version}/{digits}-{cidr.prefixlen}"
+        return f"{self.state}block/{_digits(cidr)}"
+
+    def address(self, address: IPAddress) -> str:
+        """Of one address for load balancers; as a block's that has no other."""
+        return f"{self.state}address/{_digits(alone(address))}"
+
+    def service(self, service: str) -> str:
+        return f"{self.state}service/{service}"
 
     def mirror(self, node: str) -> str:
         return f"{self.root}mirror/{node}"
@@ -150,7 +175,7 @@ class Keys:
     def read(self, entry: Entry) -> Record | Foreign:
         """Return what *entry* says; its key and its value must agree."""
         kind, _, rest = entry.key.removeprefix(self.root).removeprefix("state/").partition("/")
-        cidr = _cidr_of(rest) if kind == "block" else None
+        cidr = _cidr_of(rest) if kind in ("block", "address") else None
         if (reader := _READERS.get(kind)) is None:
             return Foreign(entry.key, "no such kind of key")
         try:
@@ -180,6 +205,10 @@ class Keys:
                 return key == self.node(record.name)
             case Block():
                 return key == self.block(record.cidr)
+            case AddressRecord():
+                return key == self.address(record.address)
+            case ServiceRecord():
+                return key == self.service(record.service)
             case MirroredLease():
                 return key == self.lease(self.node_of_lease(key), record)
             case _:
@@ -187,6 +216,16 @@ class Keys:
 
     def node_of_lease(self, key: str) -> str:
         return key.removeprefix(self.leases()).partition("/")[0]
+
+
+def alone(address: IPAddress) -> IPNetwork:
+    """Return the network of this address and no other."""
+    whole = (int(address), address.max_prefixlen)
+    return IPv4Network(whole) if address.version == 4 else IPv6Network(whole)
+
+
+def _digits(cidr: IPNetwork) -> str:
+    return f"{cidr.version}/{int(cidr.network_address):0{HEX_DIGITS}x}-{cidr.prefixlen}"
 
 
 def _cidr_of(rest: str) -> IPNetwork | None:
@@ -216,7 +255,7 @@ def write(record: Record) -> bytes:
 
 
 def _plain(value: object) -> dict[str, object]:
-    """Turn a flat dataclass into what json writes."""
+    """Turn a dataclass into what json writes."""
     names = type(value).__slots__  # type: ignore[attr-defined]
     return {name: _json(getattr(value, name)) for name in names}
 
@@ -229,6 +268,8 @@ def _json(value: object) -> object:
             return [_json(one) for one in value]
         case Mapping():
             return dict(value)
+        case _ if is_dataclass(value):
+            return _plain(value)
         case _:
             return str(value)
 
@@ -246,8 +287,8 @@ def _said(value: object, name: str) -> str:
     return value
 
 
-def _number(fields: Fields, name: str) -> int:
-    value = fields[name]
+def _number(fields: Fields, name: str, *, usual: int | None = None) -> int:
+    value = fields[name] if usual is None else fields.get(name, usual)
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is not a whole number")
     if abs(value) > _MOST:
@@ -308,6 +349,7 @@ def _read_config(fields: Fields) -> Config:
             unconfirmed_boots=_flag(settings, "unconfirmed_boots"),
             silence_s=_seconds(settings, "silence_s"),
             quarantine_s=_seconds(settings, "quarantine_s"),
+            cloud_controller=_flag(settings, "cloud_controller"),
         ),
     )
 
@@ -322,6 +364,7 @@ def _read_pool(fields: Fields) -> Pool:
         state=PoolState(_text(fields, "state")),
         order=_number(fields, "order"),
         masquerade=_flag(fields, "masquerade", usual=True),
+        purpose=Purpose(_text(fields, "purpose", usual=Purpose.PODS)),
     )
 
 
@@ -353,6 +396,23 @@ def _read_block(fields: Fields) -> Block:
     )
 
 
+def _read_address(fields: Fields) -> AddressRecord:
+    holders = fields["holders"]
+    if not isinstance(holders, list):
+        raise TypeError("holders are a list")
+    (address,) = _addresses({"address": [fields["address"]]}, "address")
+    return AddressRecord(
+        address=address,
+        pool=_text(fields, "pool"),
+        sharing=_text(fields, "sharing"),
+        holders=tuple(Holder(_text(one, "service"), _texts(one, "ports")) for one in holders),
+    )
+
+
+def _read_service(fields: Fields) -> ServiceRecord:
+    return ServiceRecord(_text(fields, "service"), _addresses(fields, "addresses"))
+
+
 def _read_alive(fields: Fields) -> Alive:
     return Alive(
         instance=_text(fields, "instance"),
@@ -362,7 +422,12 @@ def _read_alive(fields: Fields) -> Alive:
 
 
 def _read_head(fields: Fields) -> MirrorHead:
-    return MirrorHead(_text(fields, "uid"), _number(fields, "epoch"), _number(fields, "sequence"))
+    return MirrorHead(
+        _text(fields, "uid"),
+        _number(fields, "epoch"),
+        _number(fields, "sequence"),
+        _number(fields, "leases", usual=0),
+    )
 
 
 def _read_lease(fields: Fields) -> MirroredLease:
@@ -383,6 +448,8 @@ _READERS: Mapping[str, Callable[[Fields], Record]] = {
     "audit": lambda fields: AuditCall(_text(fields, "call"), _number(fields, "lease")),
     "node": _read_node,
     "block": _read_block,
+    "address": _read_address,
+    "service": _read_service,
     "alive": _read_alive,
     "mirror": _read_head,
     "lease": _read_lease,

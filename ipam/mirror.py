@@ -1,18 +1,21 @@
 """The leases of all nodes as they were told, written behind; nothing is decided by them."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection
 from itertools import islice
 
 from ipam.calls import Mirror
 from ipam.keys import MirrorHead, write
 from ipam.kv import Ambiguous, Delete, Put, Unchanged
 from ipam.pools import name
-from ipam.refusals import Contended, Forbidden, Stale, Unknown
+from ipam.refusals import Contended, Exhausted, Forbidden, Stale, Unknown
 from ipam.replica import TRIES, Change, Replica
 
 # Of etcd's 128 operations in one transaction, one is the head.
 AT_ONCE = 100
+# Of one node: as its blocks have addresses, and some for those that it lost; never more than MOST.
+SPARE = 4096
+MOST = 1 << 16
 
 
 class Mirrors:
@@ -24,7 +27,8 @@ class Mirrors:
     async def put(self, asked: Mirror) -> int:
         """Store what *asked* says; return how far the mirror is now.
 
-        Raises Stale for a node that is not who is registered, Contended, KVError.
+        Raises Stale for a node that is not who is registered, Exhausted for one that tells of
+        more than its blocks can have, Contended, KVError.
         """
         name(asked.node, "node name")
         node = self._replica.view.nodes.get(asked.node)
@@ -78,10 +82,15 @@ class Mirrors:
         if so_far and so_far.sequence >= asked.sequence:
             return so_far.sequence
         revision = entry.mod_revision if entry else 0
-        changes = await self._changes(asked)
-        done = MirrorHead(asked.uid, asked.epoch, asked.sequence)
+        all_changes = await self._changes(asked)
+        before = so_far.leases if so_far else 0
+        after = await self._count(asked, before, all_changes)
+        changes = iter(all_changes)
+        done = MirrorHead(asked.uid, asked.epoch, asked.sequence, after)
         # The sequence comes with the last part; before, the head only keeps others out.
-        part_done = so_far or MirrorHead(asked.uid, asked.epoch, 0)
+        part_done = MirrorHead(
+            asked.uid, asked.epoch, so_far.sequence if so_far else 0, before + len(all_changes)
+        )
         while True:
             part = list(islice(changes, AT_ONCE))
             last = len(part) < AT_ONCE
@@ -94,7 +103,24 @@ class Mirrors:
                 return asked.sequence
             revision = outcome.revision
 
-    async def _changes(self, asked: Mirror) -> Iterator[Put | Delete]:
+    async def _count(self, asked: Mirror, before: int, changes: Collection[Put | Delete]) -> int:
+        """Return how many leases there are afterwards, at most.  Raises Exhausted."""
+        keys, view = self._replica.keys, self._replica.view
+        put = {change.key for change in changes if isinstance(change, Put)}
+        after = len(put) if asked.whole else before + len(put)
+        sizes = (block.cidr.num_addresses for block in view.of_node(asked.node))
+        room = min(SPARE + sum(sizes), MOST)
+        if after > room and not asked.whole:
+            # What is told to be gone is not counted: it may never have been there.
+            listing = await self._replica.kv.list(keys.leases(asked.node))
+            after = len(put | {entry.key for entry in listing.entries})
+        if after > room:
+            raise Exhausted(
+                f"node {asked.node} tells of {after} leases; with its blocks it may have {room}"
+            )
+        return after
+
+    async def _changes(self, asked: Mirror) -> Collection[Put | Delete]:
         """Return one change for each key, of a whole mirror also for what is to go."""
         keys = self._replica.keys
         changes: dict[str, Put | Delete] = {}
@@ -104,4 +130,4 @@ class Mirrors:
         for lease in asked.leases:
             key = keys.lease(asked.node, lease)
             changes[key] = Delete(key) if lease.gone else Put(key, write(lease))
-        return iter(changes.values())
+        return changes.values()

@@ -73,7 +73,7 @@ RECORDS: list[tuple[str, Record]] = [
     (KEYS.frozen, Freeze("why")),
     (KEYS.counter, Counter()),
     (KEYS.alive("a"), Alive(instance="i", boot_id="b", uid="u")),
-    (KEYS.mirror("a"), MirrorHead("u", 2, 7)),
+    (KEYS.mirror("a"), MirrorHead("u", 2, 7, 9)),
     (KEYS.lease("a", LEASE), LEASE),
 ]
 

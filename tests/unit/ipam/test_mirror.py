@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from ipam import mirror
 from ipam.calls import Drain, Mirror, MirroredLease
 from ipam.keys import MirrorHead
 from ipam.kv import Delete
 from ipam.memory_kv import Faults, MemoryKV
-from ipam.refusals import Forbidden, Stale, Unknown
+from ipam.refusals import Exhausted, Forbidden, Stale, Unknown
 from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
 
 LEASES = tuple(
@@ -66,6 +67,25 @@ def test_whole_mirror_in_several_transactions_leaves_nothing_else(cluster: Site)
     assert stored(cluster) == {f"c{number}" for number in range(1, 250)}
 
 
+def test_no_node_tells_of_more_than_its_blocks_can_have(
+    cluster: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "SPARE", 100)
+    cluster.claim("a")  # of 64 addresses each
+    cluster.do(lambda a: a.mirror(replace(CALL, leases=LEASES[:228])))
+    gone = tuple(replace(one, gone=True) for one in LEASES[:2])
+    cluster.do(lambda a: a.mirror(replace(CALL, sequence=2, leases=gone)))
+    cluster.do(lambda a: a.mirror(replace(CALL, sequence=3, leases=LEASES[228:230])))
+
+    for leases, whole in ((LEASES[230:231], False), (LEASES, True)):
+        asked = replace(CALL, sequence=4, whole=whole, leases=leases)
+        with pytest.raises(Exhausted, match=r"node a tells of \d+ leases; .* it may have 228"):
+            cluster.do(lambda a, asked=asked: a.mirror(asked))  # type: ignore[misc]
+    assert len(stored(cluster)) == 228
+    assert cluster.do(lambda a: a.mirror(replace(CALL, sequence=4, whole=True))) == 4
+    assert cluster.do(lambda a: a.mirror(replace(CALL, sequence=5, leases=LEASES[9:200]))) == 5
+
+
 @pytest.mark.parametrize("lost", [(True,), (False,), (True, True), (False, True, False)])
 def test_lost_answers_are_settled_by_the_head(cluster: Site, lost: tuple[bool, ...]) -> None:
     kv = cluster.replicas[0].replica.kv
@@ -77,7 +97,9 @@ def test_lost_answers_are_settled_by_the_head(cluster: Site, lost: tuple[bool, .
     assert done == 1
     assert len(stored(cluster)) == 250
     head = KEYS.read(cluster.store.entries[KEYS.mirror("a")])
-    assert head == MirrorHead("uid-a", 1, 1)
+    assert isinstance(head, MirrorHead)
+    assert head == MirrorHead("uid-a", 1, 1, head.leases)
+    assert head.leases >= 250
 
 
 def test_mirror_of_a_node_that_is_not_registered_so_is_refused(cluster: Site) -> None:
