@@ -3,6 +3,7 @@
 #
 #   tools/setup.sh demo     what the program itself needs
 #   tools/setup.sh cluster  also etcd
+#   tools/setup.sh engine   a container engine
 #   tools/setup.sh kind     what makes a Kubernetes cluster from nothing
 #   tools/setup.sh e2e      also Kubernetes' end-to-end tests of the network
 #   tools/setup.sh test     also the runtimes and test programs that the tests drive
@@ -86,15 +87,15 @@ mkdir -p build
 case "${1:-}" in
 demo) packages=$for_demo ;;
 cluster) packages="$for_demo $for_cluster" ;;
-kind | e2e) packages="$for_demo $for_kind" ;;
+engine | kind | e2e) packages="$for_demo $for_kind" ;;
 test) packages="$for_demo $for_test" ;;
-*) die "usage: tools/setup.sh demo|cluster|kind|e2e|test" ;;
+*) die "usage: tools/setup.sh demo|cluster|engine|kind|e2e|test" ;;
 esac
 # shellcheck disable=SC2086 # a list of names
 debian_packages $packages
 python_packages
 case $1 in
-kind) tools/peers/build.sh kind kubernetes coredns etcd containerd cni ;;
-e2e) tools/peers/build.sh kind kubernetes coredns etcd containerd cni e2e ginkgo ;;
+kind) tools/peers/build.sh kind kubernetes boom coredns etcd containerd cni ;;
+e2e) tools/peers/build.sh kind kubernetes boom coredns etcd containerd cni e2e ginkgo ;;
 test) tools/peers/build.sh cni cri-client containerd etcd kubernetes ;;
 esac

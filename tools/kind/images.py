@@ -14,6 +14,7 @@ from tools.kind.progress import run, step
 REGISTRY = "registry.k8s.io"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PAUSE_SOURCE = FILES_OF_THE_NODE / "pause.c"
+BOOM = "regression-issue-74839"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # Folders of a Debian tree that a container does not get from its image.
@@ -41,7 +42,12 @@ def components(version: str, pause: Path) -> tuple[Image, ...]:
 
 def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content]) -> list[Image]:
     """Return kube-proxy and the images of tests: one Debian layer, a program or two above it."""
-    agnhost = {"agnhost": PROGRAMS / "agnhost", **tls}
+    agnhost = {
+        "agnhost": PROGRAMS / "agnhost",
+        "coredns": PROGRAMS / "coredns",  # specs of DNS start it from this image
+        "uploads/.keep": b"",  # netexec keeps there what it is sent
+        **tls,
+    }
     proxy = {"usr/local/bin/kube-proxy": PROGRAMS / "kube-proxy"}
     return [
         Image(
@@ -54,6 +60,11 @@ def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content
             tags=tuple(f"{REGISTRY}/{name}" for name in versions.WEB_SERVERS),
             layers=(debian, agnhost),
             entrypoint=("/agnhost", "netexec", "--http-port=80"),
+        ),
+        Image(
+            tags=(f"{REGISTRY}/{versions.BOOM}",),
+            layers=({BOOM: PROGRAMS / BOOM},),
+            entrypoint=(f"/{BOOM}",),
         ),
         Image(
             tags=(f"{REGISTRY}/kube-proxy:{version}",),
@@ -96,7 +107,7 @@ def _program(tag: str, path: str, program: str, more: Mapping[str, Content] | No
 
 def _digest() -> str:
     sources = [Path(__file__).with_name(f"{name}.py") for name in ("archive", "images", "versions")]
-    stamps = [PROGRAMS / f".{name}" for name in ("coredns", "etcd", "kubernetes")]
+    stamps = [PROGRAMS / f".{name}" for name in ("boom", "coredns", "etcd", "kubernetes")]
     return digest_of(*sources, *stamps, PAUSE_SOURCE, TOOLS.stamp)
 
 

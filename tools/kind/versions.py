@@ -22,6 +22,7 @@ WEB_SERVERS = tuple(
     f"e2e-test-images/{name}"
     for name in ("httpd:2.4.38-4", "httpd:2.4.39-4", "nginx:1.14-4", "nginx:1.15-4")
 )
+BOOM = "e2e-test-images/regression-issue-74839:1.2"
 
 # Published for the pinned release of kind, whose notes name the digest.
 STOCK_NODE_IMAGE = (
