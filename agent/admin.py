@@ -18,6 +18,8 @@ from ipam.leases import Attachment, Record
 from ipam.ledger import Usage
 from net.address import IPAddress
 
+_NO_SERVICES = "this agent translates no Services: its configuration has no [services]"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -58,6 +60,7 @@ class Services(Protocol):
     """See agent.services.Services."""
 
     def report(self, wanted: str = "") -> list[dict[str, Any]]: ...
+    def explain(self, asked: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class Node(Protocol):
@@ -200,9 +203,18 @@ def _ipam_release(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
     return {"released": describe(record)}
 
 
+def _explain(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
+    if node.services is None:
+        return {"error": _NO_SERVICES}
+    try:
+        return {"explained": node.services.explain(op)}
+    except ValueError as exc:
+        return {"error": str(exc)}
+
+
 def _services(op: Mapping[str, Any], node: Node) -> dict[str, Any]:
     if node.services is None:
-        return {"error": "this agent translates no Services: its configuration has no [services]"}
+        return {"error": _NO_SERVICES}
     wanted = str(op.get("wanted", ""))
     found = node.services.report(wanted)
     if wanted and not found:
@@ -224,4 +236,5 @@ _OPERATIONS: dict[str, Callable[[Mapping[str, Any], Node], dict[str, Any]]] = {
     "ipam-check": _ipam_check,
     "ipam-release": _ipam_release,
     "services": _services,
+    "explain": _explain,
 }

@@ -30,6 +30,7 @@ from agent.service_metrics import ServiceMetrics
 from agent.service_pages import ServicePages
 from dataplane import memory
 from dataplane.errors import DataplaneError
+from dataplane.inspect import own_addresses
 from kube.client import Client
 from kube.reflector import Reflector, Selection
 from net.address import IPAddress, IPNetwork
@@ -39,6 +40,7 @@ from proxy.reconciler import Reconciler, Wanted
 from proxy.settings import Settings
 from proxy.tables import TABLE
 from proxy.view import view_of
+from proxy.walk import packet_of
 
 LONGEST_REST_S = 0.005
 HUNG_S = 60.0
@@ -316,6 +318,17 @@ class Services:
             return service_report.rows(
                 self._reconciler, self._catalogue.troubles(), wanted, compare=compare
             )
+
+    def explain(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What becomes of the packet that *asked* names.  Raises ValueError, DataplaneError."""
+        flow = service_report.flow_of(asked)
+        with self._lock:
+            if self._reconciler is None or not self._is_begun:
+                raise ValueError("Services are not programmed yet")
+            packet = packet_of(flow, self.view().pods, own=own_addresses())
+            found = self._reconciler.explain(packet)
+            troubles = self._catalogue.troubles().get(found.service, ()) if found.service else ()
+            return service_report.explained(found, troubles)
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from dataplane import rtnl
 from dataplane.block_routes import BLOCK_PROTOCOL
 from dataplane.netlink import Netlink
-from net.address import IPInterface, IPNetwork
+from net.address import IPAddress, IPInterface, IPNetwork
 
 _SYSCTL = Path("/proc/sys")
 _LOCAL_TABLE = 255
@@ -59,6 +59,11 @@ def observe_network() -> HostNetwork:
             if found.table != _LOCAL_TABLE
         ),
     )
+
+
+def own_addresses() -> set[IPAddress]:
+    """Every address of the namespace this thread is in."""
+    return {each.address.ip for each in observe_network().addresses}
 
 
 def read_sysctl(name: str) -> str | None:

@@ -8,10 +8,11 @@ show that the kernel does the same.
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
+from typing import NamedTuple
 
 from dataplane.nft.objects import Element, Family, NamedSet, Protocol, element
 from dataplane.nft.objects import Field as Value
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
 from proxy.plan import Backend, backend_of
 from proxy.tables import LOCAL_SLOT, MAPS, Maps
 
@@ -47,6 +48,15 @@ class Reason(StrEnum):
     KEPT = "the policy is Local: to endpoints on this node, which see the client itself"
 
 
+class Flow(NamedTuple):
+    """Who sends, and to where."""
+
+    source: IPAddress
+    address: IPAddress
+    protocol: Protocol
+    port: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packet:
     """The first of a connection; *is_to_this_node*: *address* is one of its own."""
@@ -57,6 +67,24 @@ class Packet:
     protocol: Protocol
     port: int
     is_to_this_node: bool = False
+
+
+def packet_of(flow: Flow, pods: Iterable[IPNetwork], *, own: Collection[IPAddress]) -> Packet:
+    """The first packet of *flow*, at a node with its *own* addresses."""
+    if flow.source in own or flow.source.is_loopback:
+        source = Source.NODE
+    elif any(flow.source in network for network in pods):
+        source = Source.POD
+    else:
+        source = Source.OUTSIDE
+    return Packet(
+        source=source,
+        source_address=flow.source,
+        address=flow.address,
+        protocol=flow.protocol,
+        port=flow.port,
+        is_to_this_node=flow.address in own,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,29 @@ def test_a_flushed_table_is_mended_at_once_and_a_service_in_trouble_is_named(her
     run(here, play)
 
 
+def test_what_is_explained_is_what_packets_find(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP, sessionAffinity="ClientIP"), slice_("web", P1, f"{FAR}?"))
+        await at.until_answered({"p1"}, WEB_IP)
+        asked = {"source": P2, "address": WEB_IP, "port": 80, "protocol": "tcp"}
+
+        found = at.services.explain(asked)
+        other = at.services.explain({**asked, "port": 81})
+
+        assert (found["fate"], found["source_is"], found["service"]) == (
+            "translated", "pod", "shop/web",
+        )  # fmt: skip
+        assert found["programmed"]
+        assert found["remembered"] == f"{P1}:8080"
+        assert [(each["at"], each["why_not"]) for each in found["endpoints"]] == [
+            (f"{P1}:8080", ""), (f"{FAR.partition('@')[0]}:8080", "not ready"),
+        ]  # fmt: skip
+        assert (other["fate"], other["endpoints"]) == ("refused", [])
+        assert set(await at.answers(WEB_IP, 81)) == {"ConnectionRefusedError"}
+
+    run(here, play)
+
+
 def test_the_api_servers_own_service_keeps_its_last_endpoints(here: Site) -> None:
     async def play(at: Running) -> None:
         own = {"namespace": "default"}

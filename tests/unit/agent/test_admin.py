@@ -1,8 +1,9 @@
 """What the agent answers its operator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,11 @@ DB = record("db1", "10.66.0.3/16")
 class FakeServices:
     def report(self, wanted: str = "") -> list[dict[str, object]]:
         return [{"name": name} for name in ("shop/web",) if wanted in ("", name)]
+
+    def explain(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        if "source" not in asked:
+            raise ValueError("no source")
+        return {"source": asked["source"]}
 
 
 @dataclass
@@ -173,6 +179,15 @@ def test_a_shortened_key_that_fits_several_attachments_lists_them() -> None:
 
 def test_a_whole_key_is_clear_though_it_starts_another() -> None:
     assert find([record("web12", "10.66.0.4/16"), WEB], "isthmus/web1/eth0") == WEB
+
+
+def test_a_packet_is_explained_or_it_is_said_what_is_wrong() -> None:
+    node = FakeNode(services=FakeServices())
+
+    asked = {"op": "explain", "source": "10.0.0.1"}
+    assert answer(asked, node) == {"explained": {"source": "10.0.0.1"}}
+    assert answer({"op": "explain"}, node) == {"error": "no source"}
+    assert "[services]" in answer(asked, FakeNode())["error"]
 
 
 def test_services_are_told_where_this_agent_translates_them() -> None:
