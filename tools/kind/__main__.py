@@ -1,4 +1,4 @@
-"""The command: python -m tools.kind up | down | run -- COMMAND | load ARCHIVE."""
+"""The command: python -m tools.kind up | down | able | run -- COMMAND | load ARCHIVE."""
 
 import os
 import subprocess
@@ -51,6 +51,15 @@ def down() -> None:
             cluster.delete(way.current())
         engine.stop()
     say("the cluster is down")
+
+
+@kind.command()
+def able() -> None:
+    """Say why this machine cannot have a cluster, and exit with 1; or with 0 where it can."""
+    with lock.held():
+        if why := way.obstacle():
+            click.echo(why)
+            sys.exit(1)
 
 
 @kind.command(context_settings={"ignore_unknown_options": True})

@@ -3,31 +3,37 @@
 With cgroup version 1 each controller has a hierarchy of its own, and docker uses one path in all of
 them.  Ours is below the group that the caller is in for its memory, so that the caller's
 limits hold for the cluster too.
+
+    unshare --mount python -m tools.kind.cgroups make|remove GROUPS...
 """
 
 import contextlib
 import hashlib
 import os
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tools.kind.places import ROOT
+from tools.kind.progress import run
 
 # One for each checkout, whose engines would otherwise remove each other's groups.
 NAME = f"isthmus-kind-{hashlib.sha256(bytes(ROOT)).hexdigest()[:8]}"
 CPUSET_FILES = ("cpuset.cpus", "cpuset.mems")
 
 
-def hierarchies(mountinfo: str) -> tuple[Path, ...]:
+def hierarchies(mountinfo: str, having: str = "") -> tuple[Path, ...]:
     """Return where the text of /proc/self/mountinfo has hierarchies of control groups.
 
-    Field 5 is the mount point; after a lone "-" comes the type of the file system (proc(5)).
+    *having* is an option of these mounts: "ro", as in many containers.  Field 5 is the mount point,
+    6 its options; after a lone "-" comes the type of the file system (proc(5)).
     """
     found = []
     for line in mountinfo.splitlines():
         fields = line.split()
-        if fields[fields.index("-") + 1] in ("cgroup", "cgroup2"):
+        is_one = fields[fields.index("-") + 1] in ("cgroup", "cgroup2")
+        if is_one and (not having or having in fields[5].split(",")):
             found.append(Path(fields[4]))
     return tuple(found)
 
@@ -91,3 +97,15 @@ def _remove_when_empty(group: Path, deadline: float) -> None:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.05)
+
+
+def main() -> None:
+    """Make or remove groups, in a mount namespace in which all hierarchies may become writable."""
+    verb, *groups = sys.argv[1:]
+    for mount in hierarchies(Path("/proc/self/mountinfo").read_text(), "ro"):
+        run("mount", "-o", "remount,bind,rw", mount)
+    {"make": make, "remove": remove}[verb](map(Path, groups))
+
+
+if __name__ == "__main__":
+    main()

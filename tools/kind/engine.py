@@ -13,12 +13,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tools.kind import cgroups
-from tools.kind.places import DOCKER_DATA, PROGRAMS, RUN
+from tools.kind.places import DOCKER_DATA, PROGRAMS, ROOT, RUN
 from tools.kind.progress import SHOWN_OF_A_FAILURE, KindError, run, say, step
 
 PID_FILE = RUN / "engine.pid"
@@ -90,7 +90,7 @@ def stop() -> None:
         os.kill(pid, signal.SIGKILL)
         _wait_until_ended()
     if GROUPS.exists():
-        cgroups.remove(map(Path, json.loads(GROUPS.read_text())))
+        _change_groups("remove", json.loads(GROUPS.read_text()))
     if INOTIFY_BEFORE.exists():
         INOTIFY.write_text(INOTIFY_BEFORE.read_text())
     shutil.rmtree(RUN, ignore_errors=True)
@@ -102,12 +102,13 @@ def _start() -> int:
     RUN.mkdir(parents=True, exist_ok=True)
     known = json.loads(GROUPS.read_text()) if GROUPS.exists() else []
     GROUPS.write_text(json.dumps([*known, *map(str, groups)]))
-    cgroups.make(groups)
+    _change_groups("make", groups)
+    read_only = cgroups.hierarchies(Path("/proc/self/mountinfo").read_text(), "ro")
     command = ("unshare", *NAMESPACES, sys.executable, "-IS", FIRST_PROCESS)
     with PID_FILE.open("w") as file, LOG.open("ab") as log:
         fcntl.flock(file, fcntl.LOCK_EX)
         process = subprocess.Popen(
-            (*command, SOCKET, DOCKER_DATA, parent),
+            (*command, SOCKET, DOCKER_DATA, parent, *read_only),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -116,6 +117,11 @@ def _start() -> int:
         )
         file.write(str(process.pid))
     return process.pid
+
+
+def _change_groups(verb: str, groups: Iterable[str | Path]) -> None:
+    change = (sys.executable, "-m", "tools.kind.cgroups", verb, *groups)
+    run("env", "-C", ROOT, "unshare", "--mount", *change)
 
 
 def _answers(pid: int) -> bool:

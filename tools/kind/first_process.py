@@ -11,6 +11,7 @@ overlays in memory, so that nothing of it stays.  Executed as a file: standard l
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 OVERLAID = ("/etc", "/opt", "/usr/lib")  # keys, containerd's folder, /lib/modules
@@ -21,8 +22,13 @@ BRIDGE = "172.31.255.1"
 POOL = "base=172.30.0.0/16,size=24"
 
 
-def cover_machine() -> None:
-    """Give these namespaces a /run of their own, and folders whose changes are forgotten."""
+def cover_machine(read_only: Iterable[str]) -> None:
+    """Give these namespaces a /run of their own, and folders whose changes are forgotten.
+
+    Mounts that are *read_only* become writable here.
+    """
+    for path in read_only:
+        _mount("-o", "remount,bind,rw", path)
     _mount("-t", "tmpfs", "tmpfs", "/run")
     for folder in OVERLAID:
         changes = Path("/run/overlay" + folder)
@@ -55,8 +61,8 @@ def dockerd(socket: str, data: str, group: str) -> list[str]:
 
 
 def main() -> None:
-    socket, data, group = sys.argv[1:]
-    cover_machine()
+    socket, data, group, *read_only = sys.argv[1:]
+    cover_machine(read_only)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     Path("/run/daemon.json").write_text("{}")
     daemon = subprocess.Popen(dockerd(socket, data, group))

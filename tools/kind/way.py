@@ -48,8 +48,7 @@ def prepare(way: Way, containerd: Containerd) -> tuple[Engine, str]:
                     )
             return engines.machines(), versions.STOCK_NODE_IMAGE
         case Way.BUILT:
-            if os.geteuid() != 0:
-                raise KindError("a container engine needs root: run this as root")
+            _need_root()
             run(ROOT / "tools" / "setup.sh", "kind", timeout=3600)
             own = engines.start()
             return own, node.ensure(own, containerd)
@@ -65,6 +64,26 @@ def bring_up(config: Path = DEFAULT_CONFIG, containerd: Containerd = Containerd.
 def current() -> Engine:
     """Return the engine that the cluster is in: our own where that runs, else the machine's."""
     return engines.start() if engines.running() is not None else engines.machines()
+
+
+def obstacle() -> str:
+    """Return why this machine cannot have a cluster, or nothing.
+
+    An engine of our own needs all that a machine may lack; it is started to see.
+    """
+    try:
+        if chosen() is Way.BUILT:
+            _need_root()
+            run(ROOT / "tools" / "setup.sh", "engine", timeout=900)
+            engines.start()
+    except (KindError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise KindError("a container engine needs root: run this as root")
 
 
 def _docker_gets(image: str) -> bool:

@@ -10,7 +10,7 @@ MOUNTINFO = """\
 24 1 254:0 / / rw,relatime - ext4 /dev/root rw
 31 24 0:26 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:27 / /sys/fs/cgroup/cpu rw,relatime shared:9 - cgroup cgroup rw,cpu
-33 31 0:28 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+33 31 0:28 / /sys/fs/cgroup/unified ro,relatime - cgroup2 cgroup2 rw
 """
 
 
@@ -18,6 +18,12 @@ def test_hierarchies_are_what_is_mounted_as_one() -> None:
     found = cgroups.hierarchies(MOUNTINFO)
 
     assert found == (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/unified"))
+
+
+def test_hierarchies_that_are_read_only_where_they_are_mounted_are_found() -> None:
+    found = cgroups.hierarchies(MOUNTINFO, "ro")
+
+    assert found == (Path("/sys/fs/cgroup/unified"),)
 
 
 @pytest.mark.parametrize(
