@@ -5,12 +5,13 @@ TORTURE_S ?= 600# of ipam-torture
 # They fork: in a process where gRPC has had clients, its handlers turn for ever in the child.
 FORKING := tests/kernel/test_crash.py tests/kernel/test_drift.py tests/kernel/test_failures.py
 CONFIG ?= kind-config.yaml# of kind; conf/kind-dual.yaml and conf/kind-ipv6.yaml are others
+ABLE := $(PYTHON) -m tools.kind able# to have a cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
 	slow fuzz ipam-torture bench bench-cluster bench-ipamd dist image \
-	install lock kind kind-down cluster-test e2e \
-	setup-demo setup-cluster setup-test clean
+	install lock kind kind-down cluster cluster-test cluster-ipv6 e2e e2e-all \
+	setup-demo setup-cluster setup-test setup-e2e clean
 
 help: ## say what can be made
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,19 +22,23 @@ demo: setup-demo launcher ## two isolated namespaces get addresses and reach eac
 demo-cluster: setup-cluster launcher ## three hosts get addresses from etcd, and their containers reach each other
 	$(PYTHON) -m cli demo-cluster
 
-test: setup-test ## what every change must pass (under an hour cold, minutes warm)
-	tools/steps.sh 'check 300' 'launcher-test 300' 'kernel 2400' 'runtimes 1200' \
-		'fuzz 300'
+test test-full: export CONFIG = conf/kind-dual.yaml
+
+test: setup-demo ## what every change must pass (under an hour cold, minutes warm)
+	tools/steps.sh 'setup-test 1500' 'check 300' 'launcher-test 300' 'kernel 2400' \
+		'runtimes 1200' 'fuzz 300' 'setup-e2e 1500 $(ABLE)' 'cluster 1200 $(ABLE)' \
+		'e2e 900 $(ABLE)' 'kind-down 120'
 
 test-full: test ## also what takes long: hours of churn, power loss, the whole failure matrix
-	tools/steps.sh 'slow 14400'
+	tools/steps.sh 'slow 14400' 'cluster-test 3600 $(ABLE)' 'e2e-all 3600 $(ABLE)' \
+		'cluster-ipv6 2400 $(ABLE)' 'kind-down 120'
 
 check: setup-demo ## format, lint, types, import contracts, unit tests: under a minute
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PYTHON) -m pytest -q tests/unit
+	$(PYTHON) -m pytest -q -m 'not cluster' tests/unit tests/cluster
 
 launcher: ## build the program that runtimes execute
 	$(MAKE) -s -C cni/launcher
@@ -88,12 +93,20 @@ kind: setup-demo ## a real Kubernetes cluster of three nodes, without a network 
 kind-down: setup-demo ## take that cluster down; nothing of it stays
 	$(PYTHON) -m tools.kind down
 
+cluster: image ## on that cluster: what every change must pass of cluster-test
+	ISTHMUS_KIND_CONFIG=$(CONFIG) $(PYTHON) -m pytest -q -m 'cluster and not slow' tests/cluster
+
 cluster-test: image ## on that cluster: the programs' network and, to compare, the reference's
 	ISTHMUS_KIND_CONFIG=$(CONFIG) $(PYTHON) -m pytest -q tests/cluster
 
-e2e: kind image ## Kubernetes' own tests of the network, with isthmus (E2E='--network reference')
-	@tools/setup.sh e2e
+cluster-ipv6: ## cluster and e2e with IPv6 alone
+	$(MAKE) cluster e2e CONFIG=conf/kind-ipv6.yaml
+
+e2e: kind setup-e2e image ## Kubernetes' own tests of the network, with isthmus (E2E='--network reference')
 	$(PYTHON) -m tests.cluster.e2e $(E2E)
+
+e2e-all: ## all of them that can run on such a cluster
+	$(MAKE) e2e E2E='--specs all'
 
 lock: setup-demo ## write requirements.lock anew from pyproject.toml
 	tools/lock.sh
@@ -106,6 +119,9 @@ setup-cluster:
 
 setup-test:
 	@tools/setup.sh test
+
+setup-e2e:
+	@tools/setup.sh e2e
 
 clean: ## remove all that was built here
 	$(MAKE) -s -C cni/launcher clean

@@ -17,7 +17,12 @@ def cluster() -> Iterator[Cluster]:
     """The cluster, nobody else's while the tests run; it stays up for the next run."""
     config = Path(os.environ.get("ISTHMUS_KIND_CONFIG", way.DEFAULT_CONFIG))
     with lock.held():
-        yield Cluster(way.bring_up(config.resolve()))
+        cluster = Cluster(way.bring_up(config.resolve()))
+        # End-to-end tests leave the network where it is, and tests that were interrupted.
+        if cluster.kubectl("get", "namespace", "--ignore-not-found", isthmus.NAMESPACE):
+            isthmus.Network(cluster).uninstall()
+        reference.remove_kube_proxy(cluster)
+        yield cluster
 
 
 @pytest.fixture(scope="module")
