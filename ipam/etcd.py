@@ -342,6 +342,7 @@ def _entry(pair: Any) -> Entry:
         create_revision=pair.create_revision,
         mod_revision=pair.mod_revision,
         version=pair.version,
+        lease=pair.lease,
     )
 
 

@@ -52,13 +52,17 @@ class OutOfSpace(KVError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One key: *mod_revision* of its last change, *version* how often it was put since created."""
+    """One key: *mod_revision* of its last change, *version* how often it was put since created.
+
+    *lease*: with which it goes; 0: it stays.
+    """
 
     key: str
     value: bytes
     create_revision: int
     mod_revision: int
     version: int
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)

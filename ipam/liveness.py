@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ipam.keys import Alive, write
-from ipam.kv import Ambiguous, Delete, KVError, LeaseGone, Put
+from ipam.kv import Ambiguous, Delete, Entry, KVError, LeaseGone, Put
 from ipam.replica import Change, Replica
 
 TTL_S = 15
@@ -26,6 +26,7 @@ class Liveness:
         self._heard: dict[str, float] = {}
         self._open: dict[str, int] = {}
         self._mine: dict[str, Alive] = {}
+        self._unheard: set[Entry] = set()
 
     def heard(self, node: str) -> None:
         if node in self._mine:
@@ -70,10 +71,30 @@ class Liveness:
             await self._drop(node)
         if self._lease and not await self._replica.kv.keep_alive(self._lease):
             self._lease = 0
+        await self._take_back()
         for node, alive in list(self._mine.items()):
             if self._lease and self._replica.view.alive(node) is not None:
                 continue
             await self._show(node, alive)
+
+    async def _take_back(self) -> None:
+        """Delete what our lease keeps and nobody told us: a store that was restored has it again.
+
+        Else a former boot of a node would be seen alive, and the present one refused, for ever.
+        Only what was so the last time, too: one that registers is shown before it is noted.
+        """
+        view, keys, unheard = self._replica.view, self._replica.keys, set[Entry]()
+        for node in view.nodes:
+            entry = view.entry(keys.alive(node))
+            if (
+                entry
+                and 0 < entry.lease == self._lease
+                and view.alive(node) != self._mine.get(node)
+            ):
+                unheard.add(entry)
+        again, self._unheard = unheard & self._unheard, unheard
+        for entry in again:
+            await self._replica.commit(Change([view.unchanged(entry.key)], [Delete(entry.key)]))
 
     def _is_quiet(self, node: str, since: float) -> bool:
         return node not in self._open and self._clock() - since > TTL_S

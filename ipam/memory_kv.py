@@ -336,6 +336,7 @@ def _next(put: Put, before: Entry | None, revision: int) -> Entry:
         create_revision=before.create_revision if before else revision,
         mod_revision=revision,
         version=before.version + 1 if before else 1,
+        lease=put.lease,
     )
 
 

@@ -318,6 +318,7 @@ class Replica:
                 create_revision=before.create_revision if before else revision,
                 mod_revision=revision,
                 version=before.version + 1 if before else 1,
+                lease=change.lease,
             )
         self.feed.note(self.view.apply(Event(change.key, entry, revision)))
 

@@ -365,10 +365,12 @@ class KVContract:
                 lease = await kv.grant(60)
                 await kv.commit([], [Put(key("a"), b"", lease), Put(key("b"), b"")])
                 kept = await kv.keep_alive(lease)
+                named = [entry.lease for entry in (await kv.list(PREFIX)).entries]
                 await kv.revoke(lease)
                 listing = await kv.list(PREFIX)
 
                 assert kept
+                assert named == [lease, 0]
                 assert [entry.key for entry in listing.entries] == [key("b")]
                 assert not await kv.keep_alive(lease)
                 await kv.revoke(lease)

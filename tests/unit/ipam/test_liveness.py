@@ -7,6 +7,7 @@ import pytest
 from ipam.calls import Leave
 from ipam.liveness import TTL_S
 from ipam.memory_kv import Faults, MemoryKV
+from ipam.refusals import SecondBoot
 from tests.unit.ipam.ipamd_cases import Site, node, site
 
 
@@ -124,3 +125,43 @@ def test_node_that_moved_to_another_replica_is_not_dropped_by_the_first(cluster:
     tick(cluster, 6, at=0)
 
     assert alive(cluster)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_node_is_not_refused_for_a_former_boot_that_a_restored_store_shows_again(
+    cluster: Site, at: int
+) -> None:
+    cluster.register(node("a"))
+    cluster.register(node("b"), 1)
+    old = cluster.store.snapshot()
+    for _ in range(10):  # the leases go on, the node does not
+        tick(cluster, 2)
+        tick(cluster, 0, at=1)
+    booted = node("a", boot_id="next", epoch=1)
+    cluster.register(booted, at)
+    cluster.store.restore(old, bump=1000)
+    with pytest.raises(SecondBoot):
+        cluster.register(booted, at)
+    for _ in range(2):
+        tick(cluster, 2)
+        tick(cluster, 0, at=1)
+
+    assert cluster.register(booted, at).epoch == 1
+    assert alive(cluster)
+
+
+def test_node_that_is_only_being_noted_is_shown(cluster: Site) -> None:
+    replica = cluster.replicas[0].replica
+    remember, seen = replica.keep_memory, []
+
+    async def ticked() -> None:
+        await remember()
+        replica.keep_memory = remember  # type: ignore[method-assign]
+        await cluster.replicas[0]._liveness.renew()
+        seen.append(replica.view.alive("a"))
+
+    replica.keep_memory = ticked  # type: ignore[assignment, method-assign]
+    cluster.register(node("a"))
+
+    assert None not in seen
+    assert seen
