@@ -202,7 +202,9 @@ class Cluster:
         await self._auditor.answer_once()
 
     async def _stream(self) -> None:
-        async with aclosing(self._talk.ipamd.watch(after=self._known())) as updates:
+        frozen = bool(self._talk.condition.frozen)
+        streamed = self._talk.ipamd.watch(after=self._known(), frozen=frozen)
+        async with aclosing(streamed) as updates:
             async for update in updates:
                 self._talk.condition.connected = True
                 self._try_again()  # whatever it says: ipamd follows the store

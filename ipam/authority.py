@@ -239,22 +239,24 @@ class Authority(Administration):
         self._replica.require_synced()
         await self._liveness.leave(asked.node, asked.uid, asked.instance)
 
-    async def watch(self, node: str, *, after: int = 0) -> AsyncGenerator[Update, None]:
+    async def watch(
+        self, node: str, *, after: int = 0, frozen: bool = False
+    ) -> AsyncGenerator[Update, None]:
         """Stream the table; *node* is taken for alive as long as this is open (aclose it).
 
         After a revision that this replica does not know all that followed, the whole comes first.
-        It ends when claims freeze, before it brings what the store has left: the node registers
-        anew then, and tells what it remembers.
+        It ends when claims freeze, and where they are and the node was not told so (*frozen*),
+        before it brings what the store has left: the node registers anew then, and tells what it
+        remembers.
         """
         self._replica.require_synced()
-        was_frozen = bool(self._replica.frozen)
+        freezes = self._replica.freezes
         with self._liveness.stream(node):
             async with aclosing(self._replica.feed.stream(after)) as updates:
                 async for update in updates:
-                    frozen = bool(self._replica.frozen)
-                    if frozen and not was_frozen:
+                    is_news = bool(self._replica.frozen) and not frozen
+                    if is_news or self._replica.freezes != freezes:
                         return
-                    was_frozen = frozen
                     yield update
 
     # What goes on by itself.

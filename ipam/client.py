@@ -71,10 +71,13 @@ class Client:
         request = render(pb.LeaveRequest, asked)
         await self._channels.call("Leave", request, within_s=_LEAVE_S)
 
-    async def watch(self, *, after: int) -> AsyncGenerator[Update, None]:
-        """The cluster's table, and its changes, until the stream ends."""
+    async def watch(self, *, after: int, frozen: bool) -> AsyncGenerator[Update, None]:
+        """The cluster's table, and its changes, until the stream ends.
+
+        It does where claims freeze, and at once where they are and the node was not told so.
+        """
         async with self._channels.stub() as stub:
-            async for reply in stub.Watch(pb.WatchRequest(after=after)):
+            async for reply in stub.Watch(pb.WatchRequest(after=after, frozen=frozen)):
                 yield parse(Update, reply)
 
     async def close(self) -> None:

@@ -84,6 +84,7 @@ class Replica:
         self._doubt = ""
         self._pause = SHORTEST_PAUSE_S
         self._was_frozen = True
+        self.freezes = 0  # how often claims froze
         # Of a replica without memory: the revision it began at, and who has spoken since.
         self._began = 0
         self._spoken: set[str] = set()
@@ -185,6 +186,7 @@ class Replica:
                 revision=max(seen.revision, old.revision),
                 counter=max(seen.counter, old.counter),
             )
+        self._announce()
 
     def _distrust(self, why: str) -> None:
         if not self._doubt:
@@ -195,6 +197,7 @@ class Replica:
         """Give every stream the whole table when claims freeze: see Authority.watch."""
         was, self._was_frozen = self._was_frozen, bool(self.frozen)
         if self._was_frozen and not was:
+            self.freezes += 1
             self.feed.restart()
 
     def _seen(self, meta: Meta) -> Remembered:
@@ -351,7 +354,6 @@ class Replica:
         if back or first:  # what went before the first list is not known
             self.feed.restart()
         self._judge(floor)
-        self._announce()
         if not self.synced:
             self.synced = True
             self.feed.stir()
@@ -371,7 +373,6 @@ class Replica:
         self._moved.set()
         self._moved = asyncio.Event()
         self._learn()
-        self._announce()
 
     async def follow(self) -> None:
         """Keep the view up to date until cancelled.

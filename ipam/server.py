@@ -211,14 +211,14 @@ class Edge:
             try:
                 async with asyncio.timeout(None) as stream:
                     self._streams.add(stream)
-                    await self._stream(who.node, request.after, context)
+                    await self._stream(who.node, request, context)
             except TimeoutError:
                 raise NotReady(_LEAVING) from None
             finally:
                 self._streams.discard(stream)
 
-    async def _stream(self, node: str, after: int, context: Context) -> None:
-        updates: Any = self._authority.watch(node, after=after)
+    async def _stream(self, node: str, asked: pb.WatchRequest, context: Context) -> None:
+        updates: Any = self._authority.watch(node, after=asked.after, frozen=asked.frozen)
         async with aclosing(updates):
             async for update in updates:
                 await context.write(self._messages.of(update))

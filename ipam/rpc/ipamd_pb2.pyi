@@ -192,10 +192,12 @@ class MirrorReply(_message.Message):
     def __init__(self, sequence: _Optional[int] = ...) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("after",)
+    __slots__ = ("after", "frozen")
     AFTER_FIELD_NUMBER: _ClassVar[int]
+    FROZEN_FIELD_NUMBER: _ClassVar[int]
     after: int
-    def __init__(self, after: _Optional[int] = ...) -> None: ...
+    frozen: bool
+    def __init__(self, after: _Optional[int] = ..., frozen: _Optional[bool] = ...) -> None: ...
 
 class TableRow(_message.Message):
     __slots__ = ("cidr", "node", "epoch", "addresses", "state")

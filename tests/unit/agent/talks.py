@@ -58,10 +58,10 @@ class Ipamd:
     async def leave(self, asked: calls.Leave) -> None:
         await self._answer(asked, self.authority.leave)
 
-    async def watch(self, *, after: int) -> AsyncGenerator[calls.Update, None]:
+    async def watch(self, *, after: int, frozen: bool) -> AsyncGenerator[calls.Update, None]:
         if self.away:
             raise Away("nobody answers")
-        async with aclosing(self.authority.watch("n1", after=after)) as updates:
+        async with aclosing(self.authority.watch("n1", after=after, frozen=frozen)) as updates:
             async for update in updates:
                 if self.away:
                     raise Away("the stream ended")

@@ -11,6 +11,9 @@ from agent import cluster, talk
 from agent.cluster import Cluster
 from ipam.calls import Claim, Drain, Leave, Mirror, Register, Registered, Update
 from ipam.cluster import PoolState
+from ipam.keys import Freeze, write
+from ipam.kv import Put
+from ipam.memory_kv import MemoryKV
 from ipam.refusals import NotReady, Stale
 from tests.unit.agent.talks import FOUR, SIX, Site, made_site, until
 
@@ -111,10 +114,10 @@ def test_a_table_that_has_lost_our_blocks_is_asked_about_at_once(site: Site) -> 
     async def away(asked: Register) -> Registered:
         raise NotReady("etcd takes no writes")
 
-    async def watch(*, after: int) -> AsyncGenerator[Update, None]:
+    async def watch(*, after: int, frozen: bool) -> AsyncGenerator[Update, None]:
         """The first stream ends with a table of nothing, as of a store that was wiped."""
         site.ipamd.watch = whole  # type: ignore[method-assign]
-        async for update in whole(after=after):
+        async for update in whole(after=after, frozen=frozen):
             yield update
             if len(site.talk.blocks.table) == 2:
                 break
@@ -143,9 +146,9 @@ def test_of_a_store_that_went_back_the_whole_table_is_asked_for(site: Site) -> N
     watch = site.ipamd.watch
     asked: list[int] = []
 
-    async def noting(*, after: int) -> AsyncGenerator[Update, None]:
+    async def noting(*, after: int, frozen: bool) -> AsyncGenerator[Update, None]:
         asked.append(after)
-        async for update in watch(after=after):
+        async for update in watch(after=after, frozen=frozen):
             yield update
             if len(asked) == 1 and len(site.talk.blocks.table) == 2:
                 return
@@ -164,6 +167,31 @@ def test_of_a_store_that_went_back_the_whole_table_is_asked_for(site: Site) -> N
     first, known, anew = asked
     assert (first, anew) == (0, 0)
     assert known > 0
+
+
+def test_a_freeze_between_registering_and_the_stream_is_heard_of(site: Site) -> None:
+    watch = site.ipamd.watch
+
+    async def late(*, after: int, frozen: bool) -> AsyncGenerator[Update, None]:
+        if not site.authority.replica.frozen:
+            await freeze(site)
+        async for update in watch(after=after, frozen=frozen):
+            yield update
+
+    async def scene() -> None:
+        await site.open()
+        site.ipamd.watch = late  # type: ignore[method-assign]
+        async with running(site) as found:
+            await until(lambda: found.describe()["frozen"] == "for a test")
+            await until(lambda: found.describe()["connected"])
+
+    asyncio.run(scene())
+
+
+async def freeze(site: Site) -> None:
+    key = site.authority.replica.keys.frozen
+    await MemoryKV(site.kv).commit([], [Put(key, write(Freeze("for a test")))])
+    await until(lambda: site.authority.replica.frozen)
 
 
 def test_who_is_told_to_renew_registers_anew(site: Site) -> None:
@@ -223,7 +251,7 @@ def test_a_stream_that_breaks_is_not_asked_for_at_once_because_registering_works
     monkeypatch.setattr(talk.Pause, "longer", lambda pause: 3600.0)
     streams: list[int] = []
 
-    async def watch(*, after: int) -> AsyncGenerator[Update, None]:
+    async def watch(*, after: int, frozen: bool) -> AsyncGenerator[Update, None]:
         streams.append(after)
         if brings:
             yield Update(revision=1)

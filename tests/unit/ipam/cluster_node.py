@@ -165,7 +165,7 @@ class Line:
     async def leave(self, asked: calls.Leave) -> None:
         raise Away("killed")
 
-    async def watch(self, *, after: int) -> AsyncGenerator[calls.Update, None]:
+    async def watch(self, *, after: int, frozen: bool) -> AsyncGenerator[calls.Update, None]:
         if self.streamed is not None:
             yield self.streamed
         raise Away("the stream ended")
@@ -227,8 +227,8 @@ class Life:
     async def tell(self) -> None:
         await self.line.telling.begin(self._noting(self.cluster.tell_once()))
 
-    async def follow(self, update: calls.Update) -> None:
-        """Hear *update*, and then nothing more; nothing at all before it is registered."""
+    async def follow(self, update: calls.Update | None) -> None:
+        """Hear *update*, if any, and then nothing more; nothing at all before it is registered."""
         self.line.streamed = update
         with suppress(TimeoutError):
             async with asyncio.timeout(0):

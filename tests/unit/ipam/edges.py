@@ -60,8 +60,10 @@ class Decisions:
     async def leave(self, asked: calls.Leave) -> None:
         await self._note(asked)
 
-    async def watch(self, node: str, *, after: int = 0) -> AsyncIterator[calls.Update]:
-        self.asked.append((node, after))
+    async def watch(
+        self, node: str, *, after: int = 0, frozen: bool = False
+    ) -> AsyncIterator[calls.Update]:
+        self.asked.append((node, after, frozen))
         instead = self.instead  # as it is now: the reader may be quicker than we go on
         try:
             for update in self.updates:

@@ -29,11 +29,11 @@ async def answers(site: Site, client: Client) -> list[object]:
     ]
     leave = calls.Leave(node="n1", uid="u", instance="i")
     await client.leave(leave)
-    async with aclosing(client.watch(after=3)) as updates:
+    async with aclosing(client.watch(after=3, frozen=True)) as updates:
         found += [update async for update in updates]
     assert register in site.decisions.asked
     assert leave in site.decisions.asked
-    assert ("n1", 3) in site.decisions.asked
+    assert ("n1", 3, True) in site.decisions.asked
     return found
 
 

@@ -147,17 +147,18 @@ class Cluster(RuleBasedStateMachine):
         if node.life is None or node.cut:
             return
 
+        frozen = bool(node.life.cluster.describe()["frozen"])
+
         async def work(authority: Authority) -> Update | None:
             authority.replica.feed.flush()
             try:
-                async with aclosing(authority.watch(node.name)) as updates:
-                    return await anext(updates)
+                async with aclosing(authority.watch(node.name, frozen=frozen)) as updates:
+                    return await anext(updates, None)
             except IPAMError:
                 return None
 
         update = run(self.runner, self.ipamds[which % REPLICAS].serve(work, Trouble()))
-        if update is not None:
-            self._live(node, lambda life: life.follow(update), None)
+        self._live(node, lambda life: life.follow(update), None)
 
     @rule(pick=ONE_OF_FEW)
     def give_up(self, pick: int) -> None:

@@ -8,6 +8,7 @@ import pytest
 from ipam.authority import Authority
 from ipam.calls import Update
 from ipam.errors import StoreUnavailable
+from ipam.keys import Freeze, write
 from ipam.kv import Batch, Compacted, Delete, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
 from ipam.memory_kv import Faults, MemoryKV
@@ -258,6 +259,37 @@ def test_streams_end_when_claims_freeze_so_that_nodes_tell_what_they_know(cluste
     running(cluster, work)
 
     assert seen[0] == 2
+
+
+def test_stream_that_begins_when_claims_are_frozen_ends_unless_its_node_was_told(
+    cluster: Site,
+) -> None:
+    cluster.follow()
+    cluster.store.restore(cluster.store.snapshot(), cluster_id=2)
+    cluster.run(cluster.replicas[0].replica.resync())
+
+    async def brings(*, told: bool) -> bool:
+        async with aclosing(cluster.replicas[0].watch("a", frozen=told)) as updates:
+            return await anext(updates, None) is not None
+
+    assert cluster.run(brings(told=True))
+    assert not cluster.run(brings(told=False))
+
+
+def test_stream_of_a_node_that_was_told_of_one_freeze_ends_at_the_next(cluster: Site) -> None:
+    cluster.follow()
+    replica = cluster.replicas[0].replica
+    put = Put(KEYS.frozen, write(Freeze("for a test")))
+
+    async def scene() -> Update | None:
+        await replica.commit(Change([], [put]))
+        async with aclosing(cluster.replicas[0].watch("a", frozen=True)) as updates:
+            await anext(updates)
+            await replica.commit(Change([], [Delete(KEYS.frozen)]))
+            await replica.commit(Change([], [put]))
+            return await anext(updates, None)
+
+    assert cluster.run(scene()) is None
 
 
 class Compacting(MemoryKV):

@@ -363,7 +363,7 @@ def test_a_node_watches_until_the_replica_leaves(tmp_path: Path) -> None:
 
             async def watch() -> None:
                 async with channels.stub() as stub:
-                    async for update in stub.Watch(pb.WatchRequest(after=3)):
+                    async for update in stub.Watch(pb.WatchRequest(after=3, frozen=True)):
                         revisions.append(update.revision)
                         site.edge.leave()
 
@@ -372,7 +372,11 @@ def test_a_node_watches_until_the_replica_leaves(tmp_path: Path) -> None:
             with pytest.raises(NotReady, match="going away"):
                 await watch()
 
-        assert (revisions, site.decisions.asked, site.decisions.ended) == ([5], [("a", 3)], ["a"])
+        assert (revisions, site.decisions.asked, site.decisions.ended) == (
+            [5],
+            [("a", 3, True)],
+            ["a"],
+        )
 
     run(tmp_path, play)
 
