@@ -40,9 +40,14 @@ class Troubles:
     administration: threading.Lock = field(default_factory=threading.Lock)
 
     def make(self, dice: random.Random, troubles: dict[str, Trouble], pause_s: float) -> None:
-        """One after the other, about every *pause_s*, until the run rests."""
+        """One after the other, about every *pause_s*, until the run rests.
+
+        First each once, those that are to be the most first: also a short run has them.
+        """
+        names, weights = list(troubles), [each.weight for each in troubles.values()]
+        first = sorted(names, key=lambda name: troubles[name].weight)
         while not self.resting.wait(dice.uniform(0.3, 1) * pause_s):
-            name = dice.choices(list(troubles), [each.weight for each in troubles.values()])[0]
+            name = first.pop() if first else dice.choices(names, weights)[0]
             troubles[name].make(dice)
             self.done[name] += 1
 
