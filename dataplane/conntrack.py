@@ -157,7 +157,12 @@ class Conntrack:
             for version in (4, 6):
                 some = [each for each in flows if each.version == version]
                 is_few = version == 4 and 0 < len(some) <= _MOST_FILTERED
-                if is_few and self._delete_by_filter([_matches(each) for each in some]):
+                is_plain = not any(each.kept for each in some)  # no filter says "but"
+                if (
+                    is_few
+                    and is_plain
+                    and self._delete_by_filter([_matches(each) for each in some])
+                ):
                     continue
                 if some:
                     self._forget_listed(version, some)
@@ -175,7 +180,9 @@ class Conntrack:
                     yield each._replace(address=address)
 
     def _forget_listed(self, version: int, flows: Sequence[Flows]) -> None:
-        wanted = {(each.address, each.protocol.number, each.port, each.to) for each in flows}
+        wanted = {
+            (each.address, each.protocol.number, each.port, each.to): each.kept for each in flows
+        }
         request = _header(version)
         if all(each.to for each in flows):
             # Older kernels do not know the mask, and list all.
@@ -185,7 +192,10 @@ class Conntrack:
         deletions = [
             message(_DELETE, 0, _header(version) + entry.handle)
             for entry in found
-            if entry is not None and not wanted.isdisjoint(_names(entry))
+            if entry is not None
+            and any(
+                name in wanted and entry.reply.source not in wanted[name] for name in _names(entry)
+            )
         ]
         for start in range(0, len(deletions), _PER_DATAGRAM):
             self._netlink.transact(

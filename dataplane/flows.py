@@ -9,7 +9,8 @@ from net.address import IPAddress
 class Flows(NamedTuple):
     """Flows of IP *version* to *address* (None: any of this host's), *protocol* and *port*.
 
-    *to*: those alone that were translated to it; None: whatever became of them.
+    *to*: those alone that were translated to it; None: whatever became of them, but for those
+    that were translated to one of *kept*.
     """
 
     version: int
@@ -17,3 +18,4 @@ class Flows(NamedTuple):
     protocol: Protocol
     port: int
     to: IPAddress | None = None
+    kept: frozenset[IPAddress] = frozenset()

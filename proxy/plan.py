@@ -126,11 +126,12 @@ def elements(planned: Planned, versions: Collection[int] = (4, 6)) -> Iterator[E
     """All that *planned* has in the maps of these families, but for what Services share."""
     service = planned.service
     owned = [each for each in planned.owned if each.version in versions]
+    for frontend, port in ports_of(service, owned):
+        yield from _of_frontend(planned, port, frontend)
+    # Last: by these alone every port is refused.
     for address in service.cluster_ips:
         if any(each.address == address for each in owned):
             yield Element(MAPS[address.version].cluster_ips, address.packed)
-    for frontend, port in ports_of(service, owned):
-        yield from _of_frontend(planned, port, frontend)
 
 
 def ports_of(service: Service, owned: Iterable[Frontend]) -> Iterator[tuple[Frontend, ServicePort]]:

@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import islice
 from typing import NamedTuple, Protocol
 
 from dataplane.errors import DataplaneError
@@ -13,6 +12,7 @@ from dataplane.nft.objects import Protocol as TransportProtocol
 from net.address import IPAddress
 from proxy import affinity
 from proxy.affinity import Affinity
+from proxy.changes import Change, between, chunks, gathered
 from proxy.claims import Claims
 from proxy.explain import Explanation, concerns, explain
 from proxy.former import Former
@@ -27,14 +27,11 @@ from proxy.plan import (
     node_elements,
     plan,
 )
-from proxy.stale_flows import State, stale
+from proxy.stale_flows import State, inherited, stale
 from proxy.translate import API, answers
 from proxy.walk import Packet
 
 log = logging.getLogger(__name__)
-
-PER_TRANSACTION = 400
-"""Elements: what is more goes in several, in an order in which each is a good state."""
 
 NOBODY: Mapping[ServiceName, Collection[IPAddress]] = {}
 
@@ -59,13 +56,6 @@ class Wanted(NamedTuple):
 
     service: Service
     endpoints: Endpoints
-
-
-class Change(NamedTuple):
-    """One key of one map: gone, new, or with another value."""
-
-    delete: Element | None
-    add: Element | None
 
 
 class Reconciler:
@@ -109,7 +99,7 @@ class Reconciler:
                 self._wanted[name] = Wanted(each.service, _endpoints(before))
             self._planned[name] = planned = self._plan(name, before)
             self._hairpin.update(planned.hairpin)
-            gone += stale(State(before, {}), self._state(name), ())
+            gone += inherited(State(before, {}), self._state(name))
         self._mend_all(observed)
         self._forget(gone)
 
@@ -131,26 +121,37 @@ class Reconciler:
         if found is None:
             self._tables[version].replace([])
         self._affinity[version].look_again()
-        left, mended = set(found or ()), 0
-        # Ranges first, what goes and what comes in one transaction: they must not overlap.
+        left = set(found or ())
         shared = {each for each in left if each.of.name in NODE_SETS}
         left -= shared
         node = [each for each in node_elements(self._node) if _version(each) == version]
-        mended += self._apply_all(version, _changes(shared, node))
+        # What goes and what comes of ranges in one transaction: they must not overlap.
+        first, last = (
+            list(between(*({e for e in those if (e.of.name == "service-cidrs") is is_last}
+                            for those in (shared, node))))
+            for is_last in (False, True)
+        )  # fmt: skip
+        mended = self._apply_all(version, first)
+        mended += self._apply_all(version, self._lacking(version, left))
+        # Last: by these alone every Service is dropped, that of another proxy too.
+        return mended + self._apply_all(version, last)
+
+    def _lacking(self, version: int, there: set[Element]) -> Iterable[Change]:
+        """What Services are to have otherwise than *there*, which is used up."""
         goal = self._all(version)
-        if not left:
-            return mended + self._apply_all(version, (Change(None, each) for each in goal))
+        if not there:
+            return (Change(None, each) for each in goal)
         missing = []
         for each in goal:
-            if each in left:
-                left.discard(each)
+            if each in there:
+                there.discard(each)
             else:
                 missing.append(each)
-        return mended + self._apply_all(version, _changes(left, missing))
+        return between(there, missing)
 
     def _apply_all(self, version: int, changes: Iterable[Change]) -> int:
         count = 0
-        for some in _chunks(changes):
+        for some in chunks(changes):
             count += len(some)
             try:
                 self._apply(version, some)
@@ -189,7 +190,7 @@ class Reconciler:
             if found := self._advance(name):
                 changes[name] = found
             gone += stale(old, self._state(name), dead.get(name, ()))
-        for some in _gathered(changes):
+        for some in gathered(changes):
             self._try(some)
         self._forget(gone)
 
@@ -205,9 +206,9 @@ class Reconciler:
         if node == self._node:
             return
         before, self._node = self._node, node
-        changes = list(_changes(node_elements(before), node_elements(node)))
+        changes = list(between(node_elements(before), node_elements(node)))
         for version in self._tables:
-            for some in _chunks(each for each in changes if _version_of(each) == version):
+            for some in chunks(each for each in changes if _version_of(each) == version):
                 self._apply(version, some)
         self.change(dict(self._wanted))
 
@@ -268,7 +269,7 @@ class Reconciler:
         versions = self._tables.keys()
         there = elements(before, versions) if before is not None else ()
         goal = elements(after, versions) if after is not None else ()
-        return [*_changes(there, goal), *self._hairpins(before, after)]
+        return [*between(there, goal), *self._hairpins(before, after)]
 
     def _plan(self, name: ServiceName, before: Planned | None = None) -> Planned:
         service, endpoints = self._wanted[name]
@@ -321,7 +322,7 @@ class Reconciler:
         try:
             for version in self._tables:
                 of = [c for each in changes.values() for c in each if _version_of(c) == version]
-                for some in _chunks(of):
+                for some in chunks(of):
                     self._apply(version, some)
         except DataplaneError as exc:
             if len(changes) == 1:
@@ -343,25 +344,6 @@ class Reconciler:
         self._affinity[version].forget(delete)
 
 
-def _changes(found: Iterable[Element], wanted: Iterable[Element]) -> Iterator[Change]:
-    """In an order in which a part of them is a good state, too.
-
-    First what is new, then what is other, then what is gone: a verdict never speaks of slots
-    that are not there yet, or any more.
-    """
-    there, goal = ({(e.of.name, e.of.family, e.key, e.end): e for e in each}
-                   for each in (found, wanted))  # fmt: skip
-    for key, each in goal.items():
-        if key not in there:
-            yield Change(None, each)
-    for key, each in goal.items():
-        if key in there and there[key] != each:
-            yield Change(there[key], each)
-    for key, each in there.items():
-        if key not in goal:
-            yield Change(each, None)
-
-
 def _endpoints(planned: Planned) -> Endpoints:
     """Those that the maps have, as if they were ready."""
     found: dict[tuple[str, TransportProtocol], dict[Endpoint, None]] = {}
@@ -379,23 +361,3 @@ def _version_of(change: Change) -> int:
     each = change.add or change.delete
     assert each is not None
     return _version(each)
-
-
-def _chunks(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    rest = iter(changes)
-    while some := list(islice(rest, PER_TRANSACTION // 2)):
-        yield some
-
-
-def _gathered(
-    changes: Mapping[ServiceName, list[Change]],
-) -> Iterator[dict[ServiceName, list[Change]]]:
-    """Services together, as many as go in one transaction."""
-    some: dict[ServiceName, list[Change]] = {}
-    for name, each in changes.items():
-        if some and sum(map(len, some.values())) + len(each) > PER_TRANSACTION // 2:
-            yield some
-            some = {}
-        some[name] = each
-    if some:
-        yield some

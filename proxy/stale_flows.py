@@ -39,6 +39,15 @@ def stale(before: State, after: State, dead: Collection[IPAddress]) -> Iterator[
             yield _of(frontend)
 
 
+def inherited(before: State, after: State) -> Iterator[Flows]:
+    """The same, where another proxy may have translated: its flows to who answers go on."""
+    answering = dict(_answering(after))
+    for each in stale(before, after, ()):
+        frontend = Frontend(each.version, each.address, each.protocol, each.port)
+        has = answering.get(frontend, ())
+        yield each if each.to else each._replace(kept=frozenset(one.address for one in has))
+
+
 def _answering(state: State) -> Iterator[tuple[Frontend, set[Backend]]]:
     """Each frontend, with all to whom it leads, and those who serve without being preferred.
 

@@ -178,6 +178,17 @@ def test_flows_at_a_frontend_are_forgotten_whatever_became_of_them(
 
 
 @pytest.mark.parametrize("v", [4, 6])
+def test_flows_that_were_translated_to_who_still_answers_are_kept(tracked: Tracked, v: int) -> None:
+    tracked.send(FAR[v], 700, source=OWN[v])  # translated to the pod
+    tracked.send(FAR[v], 3, source=OWN[v])
+    kept = frozenset({ip_address(POD[v])})
+
+    tracked.conntrack.forget([flows(v, FAR[v], port)._replace(kept=kept) for port in (700, 3)])
+
+    assert tracked.flows(v) == {(OWN[v], FAR[v], 700)}
+
+
+@pytest.mark.parametrize("v", [4, 6])
 def test_a_node_port_is_one_of_this_host_and_of_no_other(tracked: Tracked, v: int) -> None:
     tracked.send(OWN[v], 30053, source=POD[v])
     tracked.send(FAR[v], 30053, source=POD[v])

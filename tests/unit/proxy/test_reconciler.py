@@ -195,6 +195,22 @@ def test_one_endpoint_more_costs_as_much_whatever_else_there_is() -> None:
     assert tables[4].transactions == before + 1
 
 
+def test_until_all_services_are_there_what_others_translate_is_not_dropped() -> None:
+    tables = {4: FakeTable(), 6: FakeTable()}
+    seen: list[frozenset[str]] = []
+    apply = tables[4].apply
+
+    def watched(*, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
+        apply(delete=delete, add=add)
+        seen.append(frozenset(each.of.name for each in tables[4].elements or ()))
+
+    tables[4].apply = watched  # type: ignore[method-assign]
+    Reconciler(tables, NODE).begin({WEB.name: Wanted(WEB, pods(1, 2))})
+
+    assert {"services", "cluster-ips"} <= seen[-1]
+    assert [names for names in seen if "service-cidrs" in names] == seen[-1:]
+
+
 def test_nothing_is_said_to_the_kernel_where_nothing_changes() -> None:
     reconciler, tables = served({WEB.name: Wanted(WEB, pods(1, 2))})
     before = tables[4].transactions

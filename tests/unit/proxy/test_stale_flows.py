@@ -9,7 +9,7 @@ from dataplane.nft.objects import Protocol
 from net.address import IPAddress
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName, ServicePort
 from proxy.plan import Planned, frontends, plan
-from proxy.stale_flows import State, stale
+from proxy.stale_flows import State, inherited, stale
 
 NODE = NodeView(name="here", zone="z1")
 CLUSTER_IP = ip_address("10.96.0.20")
@@ -130,3 +130,22 @@ def test_a_frontend_that_another_service_has_now_is_as_if_it_went() -> None:
     found = stale(State(before, at(Protocol.UDP, A)), now, ())
 
     assert list(found) == [Flows(4, CLUSTER_IP, Protocol.UDP, 53)]
+
+
+def test_what_another_proxy_translated_to_who_answers_goes_on() -> None:
+    now = at(Protocol.UDP, A, B)
+
+    found = inherited(State(None, {}), State(planned(service(Protocol.UDP), now), now))
+
+    assert list(found) == [
+        Flows(4, CLUSTER_IP, Protocol.UDP, 53, kept=frozenset({A, B})),
+    ]
+
+
+def test_of_who_left_while_we_were_away_flows_are_forgotten() -> None:
+    before, now = at(Protocol.UDP, A, B), at(Protocol.UDP, B)
+    of = service(Protocol.UDP)
+
+    found = inherited(State(planned(of, before), {}), State(planned(of, now), now))
+
+    assert list(found) == [Flows(4, CLUSTER_IP, Protocol.UDP, 53, A)]
