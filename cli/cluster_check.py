@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from cli.answers import Problem
-from cli.cluster import Cluster
+from cli.cluster import LONG_S, Cluster
 
 
 def check_cluster(cluster: Cluster, *, fix: bool, quiet: bool) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def _findings(cluster: Cluster) -> list[dict[str, Any]]:
             "mend": finding.mend,
             "mod_revision": finding.mod_revision,
         }
-        for finding in cluster.ask("Check", pb.CheckRequest()).findings
+        for finding in cluster.ask("Check", pb.CheckRequest(), within_s=LONG_S).findings
     ]
 
 

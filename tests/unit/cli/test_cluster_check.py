@@ -24,7 +24,7 @@ class Fake:
         self.refuses = refuses
         self.released: list[tuple[str, int]] = []
 
-    def ask(self, method: str, request: Any) -> Any:
+    def ask(self, method: str, request: Any, *, within_s: float = 1.0) -> Any:
         if method == "Check":
             return pb.CheckReply(findings=self.findings)
         if self.refuses:

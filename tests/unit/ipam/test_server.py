@@ -229,6 +229,8 @@ def test_a_call_that_does_not_end_is_ended(tmp_path: Path) -> None:
         site.decisions.instead = forever
         with pytest.raises(Ambiguous, match=r"no end within 0\.05 s"):
             await site.ask(site.signer.node("a"), "Claim", render(pb.ClaimRequest, CLAIM))
+        with pytest.raises(Ambiguous, match=r"no end within 0\.2 s"):
+            await site.ask(site.signer.admin(), "Check", pb.CheckRequest())
 
     run(tmp_path, play, longest_call_s=0.05)
 
