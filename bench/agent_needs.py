@@ -124,10 +124,11 @@ def _settled(agent: Agent) -> float:
     return resident(agent.pid)
 
 
-def resident(pid: int) -> float:
-    """VmRSS in megabytes."""
+def resident(pid: int, *, most: bool = False) -> float:
+    """VmRSS in megabytes, or the most that it ever was."""
+    which = "VmHWM:" if most else "VmRSS:"
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(which):
             return int(line.split()[1]) * 1024 / _MB
     return 0.0
 

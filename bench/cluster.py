@@ -108,11 +108,12 @@ class Cluster:
         for program in (*self.ipamds, self.etcd):
             program.kill()
 
-    def admin(self, *words: str) -> None:
-        """Run our own command line as administrator.  Raises BenchError."""
+    def admin(self, *words: str) -> str:
+        """What our own command line says to an administrator.  Raises BenchError."""
         done = self._ask(*words)
         if done.returncode:
-            raise BenchError(f"isthmus {' '.join(words)}: {done.stderr.strip()}")
+            raise BenchError(f"isthmus {' '.join(words)}: {done.stdout}{done.stderr.strip()}")
+        return done.stdout
 
     def _until_answered(self, *words: str) -> None:
         until = time.monotonic() + _READY_S

@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import checking  # noqa: E402
 import claims  # noqa: E402
 import fanout  # noqa: E402
 import hosts  # noqa: E402
@@ -37,7 +38,7 @@ def main() -> int:
     trouble = ""
     try:
         with tempfile.TemporaryDirectory(dir=directory) as work, hosts.pods():
-            for part in (outage, claims, fanout, mirroring):
+            for part in (outage, claims, fanout, mirroring, checking):
                 part.measure(table, Path(work), quick=QUICK)
     except hosts.BenchError as exc:
         trouble = f"bench: {exc}\n"

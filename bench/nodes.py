@@ -8,10 +8,12 @@ are CLOCK_MONOTONIC, which all processes of a machine share.
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,18 @@ class Told:
 
     def __init__(self) -> None:
         self.messages = self.bytes = 0
-        self._known: dict[bytes, tuple[str, ...]] = {}
+        self._known: dict[bytes, tuple[tuple[str, ...], str]] = {}
         self._times: dict[str, list[float]] = {}
 
-    def note(self, message: bytes) -> None:
+    def note(self, message: bytes) -> str:
+        """The audit that is asked for, or ""."""
         now = time.monotonic()
         self.messages += 1
         self.bytes += len(message)
-        for cidr in self._cidrs(message):
+        cidrs, audit = self._read(message)
+        for cidr in cidrs:
             self._times.setdefault(cidr, []).append(now)
+        return audit
 
     def times(self, cidr: str) -> list[float]:
         return self._times.get(cidr, [])
@@ -52,10 +57,11 @@ class Told:
         self._known.clear()
         self._times.clear()
 
-    def _cidrs(self, message: bytes) -> tuple[str, ...]:
+    def _read(self, message: bytes) -> tuple[tuple[str, ...], str]:
         if (known := self._known.get(message)) is None:
             update = pb.WatchReply.FromString(message)
-            known = () if update.whole else tuple(row.cidr for row in update.rows)
+            cidrs = () if update.whole else tuple(row.cidr for row in update.rows)
+            known = cidrs, update.audit
             # One that is told to one stream alone need not be kept for others.
             self._known = {message: known}
         return known
@@ -70,7 +76,10 @@ class Node:
     told: Told
     uid: str = ""
     epoch: int = 0
+    blocks: list[Any] = field(default_factory=list)
+    leases: list[Any] = field(default_factory=list)
     watching: "asyncio.Task[None] | None" = field(default=None, repr=False)
+    answering: "set[asyncio.Task[Any]]" = field(default_factory=set, repr=False)
 
     async def register(self) -> None:
         self.uid = f"uid-{self.name}"
@@ -94,6 +103,7 @@ class Node:
             nonce=f"nonce-{self.name}-{attempt}",
         )
         reply = await self._call("Claim", request, pb.ClaimReply)
+        self.blocks += reply.blocks
         return [block.cidr for block in reply.blocks]
 
     async def watch(self) -> None:
@@ -101,7 +111,45 @@ class Node:
             "/isthmus.ipam.v1.IPAM/Watch", request_serializer=pb.WatchRequest.SerializeToString
         )
         async for message in method(pb.WatchRequest(after=0)):
-            self.told.note(message)
+            if audit := self.told.note(message):
+                task = asyncio.create_task(self.answer(audit))
+                self.answering.add(task)
+                task.add_done_callback(self.answering.discard)
+
+    async def lease(self, each: int) -> None:
+        """Mirror so many leases, each with an address of every block."""
+        self.leases = [
+            pb.MirroredLease(
+                network="pods",
+                container_id=f"{number:032x}{self.name:>32}".replace(" ", "0"),
+                ifname="eth0",
+                addresses=[str(ip_network(block.cidr)[number + 1]) for block in self.blocks],
+                pod=f"shop/{self.name}-{number}",
+            )
+            for number in range(each)
+        ]
+        request = pb.MirrorRequest(
+            node=self.name,
+            uid=self.uid,
+            epoch=self.epoch,
+            sequence=1,
+            whole=True,
+            leases=self.leases,
+        )
+        await self._call("Mirror", request, pb.MirrorReply)
+
+    async def answer(self, audit: str) -> None:
+        """Say what it holds, as an agent does: within a second."""
+        await asyncio.sleep(random.random())
+        request = pb.AuditRequest(
+            node=self.name,
+            uid=self.uid,
+            epoch=self.epoch,
+            audit=audit,
+            blocks=self.blocks,
+            leases=self.leases,
+        )
+        await self._call("Audit", request, pb.AuditReply)
 
     async def _call(self, name: str, request: Any, reply: Any) -> Any:
         method = self.channel.unary_unary(
@@ -151,6 +199,10 @@ class Crowd:
             blocks.extend(await node.claim())
 
         return await self._all(one) | {"blocks": blocks}
+
+    async def lease(self, each: int) -> dict[str, Any]:
+        """All nodes have leases, and tell them."""
+        return await self._all(lambda node: node.lease(each))
 
     async def claim(self, attempt: int) -> dict[str, Any]:
         """The first node alone claims once more."""
