@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
+from functools import lru_cache
 from typing import Self
 
 from dataplane.errors import NetlinkError
@@ -32,11 +32,11 @@ from dataplane.nft.rules import RawChain, encode
 NETLINK_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NFTABLES = 10
-NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE, _NEW_CHAIN, _NEW_RULE = (
-    _NFTABLES << 8 | number for number in (12, 13, 14, 7, 3, 6)
+NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE, _NEW_CHAIN, _GET_CHAIN, _NEW_RULE = (
+    _NFTABLES << 8 | number for number in (12, 13, 14, 7, 3, 4, 6)
 )
 _APPEND = 0x800
-_CHAIN_OF_RULE = 2
+_CHAIN_OF_RULE, _CHAIN_NAME = 2, 3
 _ERROR = 2
 _TABLE, _SET, _ELEMENTS, _LIST_MEMBER = 1, 2, 3, 1
 _KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
@@ -101,6 +101,17 @@ class Elements:
             raise
         return True
 
+    def has_chain(self, family: Family, table: str, name: str) -> bool:
+        """Is there a chain of this name, in a table of anybody's?  Raises NetlinkError."""
+        body = _header(family) + text(_TABLE, table) + text(_CHAIN_NAME, name)
+        try:
+            self._netlink.get(message(_GET_CHAIN, 0, body))
+        except NetlinkError as exc:
+            if exc.absent:
+                return False
+            raise
+        return True
+
     def rules(self, family: Family, table: str) -> Counter[str]:
         """How many rules each chain of a table has; none for a table that is not there."""
         body = _header(family) + text(_TABLE, table)
@@ -115,7 +126,7 @@ class Elements:
         Raises NetlinkError.
         """
         head = _header(family)
-        made = head + text(_TABLE, table) + text(3, chain.name)
+        made = head + text(_TABLE, table) + text(_CHAIN_NAME, chain.name)
         rules = [
             head + text(_TABLE, table) + text(_CHAIN_OF_RULE, chain.name) + encode(rule)
             for rule in chain.rules
@@ -150,22 +161,23 @@ class Elements:
 
 
 def messages(changes: Sequence[tuple[int, Element]]) -> Iterator[bytes]:
-    """Changes as (DELETE_ELEMENT or NEW_ELEMENT, element), each run of one set in a message."""
-    runs = [
-        (kind, of, [each for _, each in run])
-        for (kind, of), run in groupby(changes, key=lambda change: (change[0], change[1].of))
-    ]
+    """Changes as (DELETE_ELEMENT or NEW_ELEMENT, element), those of one set in a message.
+
+    All are one transaction, so that of their order only which kind comes first is kept.
+    """
+    alike: dict[tuple[int, int], list[Element]] = {}
+    for kind, each in changes:
+        alike.setdefault((kind, id(each.of)), []).append(each)
     parts = [
-        (kind, of, members[start : start + _PER_MESSAGE])
-        for kind, of, members in runs
+        (kind, members[0].of, members[start : start + _PER_MESSAGE])
+        for (kind, _), members in alike.items()
         for start in range(0, len(members), _PER_MESSAGE)
     ]
     for number, (kind, of, members) in enumerate(parts, 1):
         flags = (CREATE if kind == NEW_ELEMENT else 0) | (ACK if number == len(parts) else 0)
-        encode = _encode if kind == NEW_ELEMENT else _encode_key
+        encode = _member if kind == NEW_ELEMENT else _name
         body = text(_TABLE, of.table) + text(_SET, of.name)
-        listed = [nested(_LIST_MEMBER, *each) for each in _listed(of, members, encode)]
-        body += nested(_ELEMENTS, *listed)
+        body += nested(_ELEMENTS, *_listed(of, members, encode))
         yield message(kind, flags, _header(of.family) + body)
 
 
@@ -173,29 +185,58 @@ def _header(family: Family) -> bytes:
     return struct.pack(">BBH", family, 0, 0)
 
 
-def _encode_key(each: Element) -> list[bytes]:
+@lru_cache
+def _frame(key: int, data: int, rest: int) -> tuple[bytes, bytes]:
+    """What stands before the key and before the data of a member, with these lengths.
+
+    Nearly all members have this form, and attribute by attribute each would cost thrice.
+    """
+    between = nested(_DATA, attribute(_VALUE, bytes(data)))[:-data] if data else b""
+    after = between + bytes(data + rest)
+    whole = nested(_LIST_MEMBER, nested(_KEY, attribute(_VALUE, bytes(key))), after)
+    return whole[: -(key + len(after))], between
+
+
+def _member(each: Element) -> bytes:
+    if each.of.goes or each.end:
+        return nested(_LIST_MEMBER, *_parts(each))
+    rest = _commented(each.comment)
+    before, between = _frame(len(each.key), len(each.data), len(rest))
+    return b"".join((before, each.key, between, each.data, rest))
+
+
+def _name(each: Element) -> bytes:
+    """It without its value, as a deletion wants it."""
+    return nested(_LIST_MEMBER, *_key_parts(each))
+
+
+def _key_parts(each: Element) -> list[bytes]:
     parts = [nested(_KEY, attribute(_VALUE, each.key))]
     if each.end and not _has_ends_of_their_own(each.of):
         parts.append(nested(_KEY_END, attribute(_VALUE, each.end)))
     return parts
 
 
-def _encode(each: Element) -> list[bytes]:
-    parts = _encode_key(each)
+def _parts(each: Element) -> list[bytes]:
+    parts = _key_parts(each)
     if each.of.goes:
         goto = attribute(_CODE, struct.pack(">i", _GOTO)) + attribute(_CHAIN, each.data + b"\0")
         parts.append(nested(_DATA, nested(_VERDICT, goto)))
     elif each.data:
         parts.append(nested(_DATA, attribute(_VALUE, each.data)))
-    if each.comment:
-        raw = each.comment.encode() + b"\0"
-        parts.append(attribute(_USERDATA, bytes([_COMMENT, len(raw)]) + raw))
-    return parts
+    return [*parts, _commented(each.comment)]
+
+
+def _commented(comment: str) -> bytes:
+    if not comment:
+        return b""
+    raw = comment.encode() + b"\0"
+    return attribute(_USERDATA, bytes([_COMMENT, len(raw)]) + raw)
 
 
 def _listed(
-    of: NamedSet, members: Sequence[Element], encode: Callable[[Element], list[bytes]]
-) -> Iterator[list[bytes]]:
+    of: NamedSet, members: Sequence[Element], encode: Callable[[Element], bytes]
+) -> Iterator[bytes]:
     if not _has_ends_of_their_own(of):
         yield from map(encode, members)
         return
@@ -211,13 +252,13 @@ def _has_ends_of_their_own(of: NamedSet) -> bool:
     return of.interval and len(of.key) == 1
 
 
-def _end_of(each: Element) -> list[bytes]:
+def _end_of(each: Element) -> bytes:
     """The bound just after *each*; the highest of all values has none."""
     after = int.from_bytes(each.end) + 1
     if after >> (8 * len(each.end)):
-        return []
+        return b""
     key = nested(_KEY, attribute(_VALUE, after.to_bytes(len(each.end))))
-    return [key, attribute(_FLAGS, struct.pack(">I", _INTERVAL_END))]
+    return nested(_LIST_MEMBER, key, attribute(_FLAGS, struct.pack(">I", _INTERVAL_END)))
 
 
 def _joined(of: NamedSet, listed: Sequence[dict[int, bytes]]) -> Iterator[Element]:
