@@ -250,11 +250,12 @@ def _hooks(ip: str) -> Iterable[Chain]:
         "type nat hook prerouting priority dstnat; policy accept;",
     )
     yield Chain("output", ("goto services",), "type nat hook output priority -100; policy accept;")
-    for hook in ("prerouting", "output"):
+    # After translation.  Filter chains could do it too, but would cost every packet of all flows.
+    for hook in ("input", "postrouting"):
         yield Chain(
             f"remember-{hook}",
-            (f"ct state new ct label {AFFINITY_BIT} goto remember",),
-            f"type filter hook {hook} priority -90; policy accept;",
+            (f"ct label {AFFINITY_BIT} goto remember",),
+            f"type nat hook {hook} priority 90; policy accept;",
         )
     yield Chain("remember", tuple(_remember(ip)))
     yield Chain(

@@ -278,10 +278,13 @@ def test_traffic_through_the_host_is_left_alone(lab: Lab, v: int) -> None:
     assert ask(lab.outside, POD_C[v], POD_PORT) == f"c {OUTSIDE[v]}"
 
 
-def test_nobody_on_the_wire_reaches_the_hosts_loopback(lab: Lab) -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["tracked", "untracked"])
+def test_nobody_on_the_wire_reaches_the_hosts_loopback(lab: Lab, known: bool) -> None:
     lab.b.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
     lab.b.run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
     lab.b.run("ip", "route", "add", "127.0.0.1/32", "via", GATEWAY[4], "src", POD_B[4])
+    if not known:
+        on_host(lab, "filter hook prerouting priority raw", "ip daddr 127.0.0.1 notrack")
     with Echo(lab.host, "host", 6000):
         assert ask(lab.b, GATEWAY[4], 6000) == f"host {POD_B[4]}"
         assert ask(lab.b, "127.0.0.1", 6000) == f"host {POD_B[4]}"  # the hole that is to be closed
@@ -289,6 +292,32 @@ def test_nobody_on_the_wire_reaches_the_hosts_loopback(lab: Lab) -> None:
         lab.publish(pod("a", POD_A, port_mappings=port(5000)))
 
         assert ask(lab.b, "127.0.0.1", 6000, timeout=0.5) is None
+
+
+def test_nobody_on_the_wire_has_127_0_0_1_translated_by_others(lab: Lab) -> None:
+    lab.b.run("ip", "addr", "del", "127.0.0.1/8", "dev", "lo")
+    lab.b.run("ip", "route", "add", "127.0.0.1/32", "via", GATEWAY[4], "src", POD_B[4])
+    lab.b.run("sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1")
+    to_c = f"ip daddr 127.0.0.1 tcp dport 6000 dnat to {POD_C[4]}:{POD_PORT}"
+    on_host(lab, "nat hook prerouting priority -150", to_c)
+    assert ask(lab.b, "127.0.0.1", 6000) == f"c {POD_B[4]}"
+
+    lab.publish(pod("a", POD_A, port_mappings=port(5000)))
+
+    assert ask(lab.b, "127.0.0.1", 6000, timeout=0.5) is None
+
+
+def test_what_others_translate_to_the_hosts_loopback_arrives(lab: Lab) -> None:
+    lab.publish(pod("a", POD_A, port_mappings=port(5000)))
+    to_itself = f"ip daddr {GATEWAY[4]} tcp dport 53 dnat to 127.0.0.1:6000"
+    on_host(lab, "nat hook prerouting priority dstnat", to_itself)
+    with Echo(lab.host, "host", 6000):
+        assert ask(lab.b, GATEWAY[4], 53) == f"host {POD_B[4]}"
+
+
+def on_host(lab: Lab, chain: str, rule: str) -> None:
+    """Add a rule that is not ours."""
+    lab.host.run("nft", f"table ip others {{ chain c {{ type {chain}; {rule}; }} ; }}")
 
 
 @FAMILIES

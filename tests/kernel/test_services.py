@@ -1,5 +1,7 @@
 """Services with real packets: who answers, and from where they seem to be asked."""
 
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -9,7 +11,8 @@ import pytest
 from dataplane.nft.objects import Protocol
 from proxy.model import Service, ServiceName, ServicePort, TrafficPolicy
 from tests.kernel.conftest import Namespace
-from tests.kernel.service_site import NODE, OUTSIDE, Site, pod_address, site
+from tests.kernel.service_site import NODE, OUTSIDE, PORT, Site, pod_address, site
+from tests.kernel.sockets import Echo, inside
 
 pytestmark = pytest.mark.kernel
 
@@ -214,3 +217,40 @@ def test_affinity_of_one_service_is_nothing_to_another(here: Site) -> None:
     assert here.answers(here.outside, IPS[4], 80, 3) == {"p1": 3}
     assert here.answers(here.outside, "10.96.0.30", 80, 3) == {"p2": 3}
     assert here.reconciler.repair() == 0
+
+
+@BOTH
+def test_affinity_holds_for_an_endpoint_in_the_nodes_own_network(here: Site, version: int) -> None:
+    patient = replace(WEB, affinity_s=600)
+    pods = here.endpoints("p1", "p2")
+    on_node = {port: tuple(replace(each, address=ip_address(NODE[each.address.version]))
+                           for each in members[:2]) for port, members in pods.items()}  # fmt: skip
+    with Echo(here.node, "node", PORT):
+        here.put(patient, on_node)
+        assert here.answers(here.outside, IPS[version], 80) == {"node": 1}
+
+        here.put(patient, {port: (*on_node[port], *pods[port]) for port in pods})
+
+        assert here.answers(here.outside, IPS[version], 80, 12) == {"node": 12}
+
+
+@BOTH
+def test_what_conntrack_calls_invalid_does_not_leave_for_a_services_address(
+    here: Site, version: int
+) -> None:
+    here.put(WEB, here.endpoints("p2"))
+    elsewhere = {4: "203.0.113.1", 6: "2001:db8:e::1"}[version]
+    family = {4: socket.AF_INET, 6: socket.AF_INET6}[version]
+    with inside(here.outside):
+        seen = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    with inside(here.pods["p1"]):
+        sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    for address in (IPS[version], elsewhere):
+        here.outside.run("ip", "address", "add", address, "dev", "lo")
+    with seen, sender:
+        seen.settimeout(3)
+        for number, address in enumerate((IPS[version], elsewhere), 1):
+            sender.sendto(struct.pack(">HH16x", number, 80), (address, 0))
+        packet = seen.recv(100)
+
+    assert packet[-20:-18] == struct.pack(">H", 2)
