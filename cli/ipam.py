@@ -63,11 +63,17 @@ def show(  # noqa: PLR0917 - click passes each by its name
 
 
 def _show_in_cluster(cluster: Cluster, address: str, as_json: bool) -> None:
-    from cli.ipam_cluster import print_leases
+    from cli.ipam_cluster import print_leases, with_ports
 
     answer = cluster.show("address", address)
     if as_json:
         print_json(answer)
+        return
+    if given := answer["given"]:
+        click.echo(
+            f"{address} of pool {given['pool']} is given to "
+            f"{' and '.join(map(with_ports, given['services'].items()))}."
+        )
         return
     if block := answer["block"]:
         click.echo(

@@ -28,6 +28,11 @@ _NODE: Columns = {
     "BLOCKS": lambda row: " ".join(row["blocks"]),
     "FENCED BY": itemgetter("fenced_by"),
 }
+_GIVEN: Columns = {
+    "ADDRESS": itemgetter("address"),
+    "POOL": itemgetter("pool"),
+    "SERVICES": lambda row: " ".join(map(with_ports, row["services"].items())),
+}
 _LEASE: Columns = {
     "ADDRESSES": lambda row: " ".join(row["addresses"]),
     "POD": itemgetter("pod"),
@@ -83,6 +88,15 @@ def nodes(ipamd: str | None, identity: Path, as_json: bool) -> None:
     """Show the nodes, and what they have."""
     rows = need_cluster(ipamd, identity).show("nodes")
     print_rows(rows, _NODE, as_json=as_json, empty="No node has registered.")
+
+
+@click.command()
+@cluster_options
+@json_option
+def services(ipamd: str | None, identity: Path, as_json: bool) -> None:
+    """Show which Services of type LoadBalancer have which addresses."""
+    rows = need_cluster(ipamd, identity).show("services")
+    print_rows(rows, _GIVEN, as_json=as_json, empty="No Service has an address of a pool.")
 
 
 @click.command()
@@ -183,6 +197,11 @@ def pin(
 )
 @click.option("--silence-s", type=float, help="After how long a silent node drains; 0: never.")
 @click.option("--quarantine-s", type=float, help="For how long a block rests before it is freed.")
+@click.option(
+    "--cloud-controller/--no-cloud-controller",
+    default=None,
+    help="Whether another gives addresses to Services without a class.",
+)
 @cluster_options
 @json_option
 def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> None:
@@ -198,6 +217,12 @@ def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> 
         print_json(present)
         return
     print_table(("SETTING", "VALUE"), sorted(present.items()), empty="")
+
+
+def with_ports(given: tuple[str, list[str]]) -> str:
+    """A Service, and what it answers at an address."""
+    service, ports = given
+    return f"{service} ({', '.join(ports)})"
 
 
 def print_leases(rows: list[dict[str, Any]], *, as_json: bool = False, empty: str) -> None:

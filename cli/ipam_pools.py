@@ -11,18 +11,19 @@ import click
 from cli.answers import Columns, json_option, print_rows
 from cli.cluster import WHOLE, cluster_options, need_cluster
 from cli.install import Subnet
-from ipam.cluster import Pool, PoolState
-from ipam.pools import DEFAULT_LENGTH
+from ipam.cluster import Pool, PoolState, Purpose
+from ipam.pools import DEFAULT_LENGTH, ONE_ADDRESS
 from net.address import IPNetwork
 
 _COLUMNS: Columns = {
     "POOL": itemgetter("name"),
     "CIDR": itemgetter("cidr"),
+    "FOR": itemgetter("purpose"),
     "BLOCKS OF": lambda row: f"/{row['block_length']}",
     "STATE": itemgetter("state"),
     "ORDER": itemgetter("order"),
     "MASQUERADED": lambda row: "yes" if row["masquerade"] else "no",
-    "FOR NODES WITH": lambda row: (
+    "WITH LABELS": lambda row: (
         ",".join(f"{key}={value}" for key, value in sorted(row["selector"].items())) or "any"
     ),
     "RESERVED": lambda row: " ".join(row["reservations"]),
@@ -69,9 +70,21 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
 @pools.command()
 @click.argument("name")
 @click.argument("cidr", type=Subnet())
+@click.option(
+    "--for",
+    "purpose",
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    default=Purpose.PODS.value,
+    show_default=True,
+    help="Who gets addresses of it: pods, or Services of type LoadBalancer.",
+)
 @click.option("--block-length", type=WHOLE, help="Of one block; without it 26, or 122 for IPv6.")
 @click.option(
-    "--label", "labels", type=Labels(), multiple=True, help="Only for nodes with this label."
+    "--label",
+    "labels",
+    type=Labels(),
+    multiple=True,
+    help="Only for nodes, or Services, with this label.",
 )
 @click.option(
     "--reserve", "reservations", type=Subnet(), multiple=True, help="Never given: once for each."
@@ -82,6 +95,7 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
 def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     name: str,
     cidr: IPNetwork,
+    purpose: str,
     block_length: int | None,
     labels: Sequence[tuple[str, str]],
     reservations: Sequence[IPNetwork],
@@ -90,11 +104,13 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     ipamd: str | None,
     identity: Path,
 ) -> None:
-    """Make a pool: CIDR, cut into blocks."""
+    """Make a pool: CIDR, cut into blocks; for Services each address is one."""
+    usual = DEFAULT_LENGTH if purpose == Purpose.PODS else ONE_ADDRESS
     pool = Pool(
         name=name,
         cidr=cidr,
-        block_length=DEFAULT_LENGTH[cidr.version] if block_length is None else block_length,
+        purpose=Purpose(purpose),
+        block_length=usual[cidr.version] if block_length is None else block_length,
         selector=dict(labels),
         reservations=tuple(reservations),
         order=order,
@@ -105,7 +121,10 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 
     request = pb.PutPoolRequest(pool=render(pb.PoolSpec, pool), create=True)
     need_cluster(ipamd, identity).ask("PutPool", request)
-    click.echo(f"pool {name}: {cidr} in blocks of /{pool.block_length}")
+    parts = (
+        "for load balancers" if purpose != Purpose.PODS else f"in blocks of /{pool.block_length}"
+    )
+    click.echo(f"pool {name}: {cidr} {parts}")
 
 
 @pools.command("set")

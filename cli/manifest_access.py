@@ -40,6 +40,10 @@ def access() -> list[Object]:
             # Whose token a node shows, and whether a node is gone or out of service.
             _rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
             _rule("", ["nodes"], ["get", "list", "watch"]),
+            # Which Services ask for an address of a pool, and to tell them which they have.
+            _rule("", ["services"], ["get", "list", "watch"]),
+            _rule("", ["services/status"], ["patch"]),
+            _rule("", ["events"], ["create", "patch"]),
         ),
         _cluster_binding(IPAMD),
         _role(

@@ -1,15 +1,15 @@
 """What operators ask of ipamd: the generation, pools and settings, drains, forced releases."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from ipam import pools
 from ipam.calls import Drain, Drained, Init, Initialized, Pin
-from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, Pool
-from ipam.keys import Counter, write
+from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, Pool, Purpose
+from ipam.keys import Counter, alone, write
 from ipam.kv import Ambiguous, Delete, Put
 from ipam.liveness import Liveness
 from ipam.reclaim import is_fenced
@@ -93,10 +93,12 @@ class Administration:
     async def change_pool(self, name: str, /, **changes: Any) -> None:
         """Change these fields and no others, whoever else changes what.
 
-        Raises Invalid, Unknown, Forbidden where blocks in use would lose their pool.
+        Raises Invalid, Unknown, Forbidden where what is in use would lose its pool.
         """
-        if not changes or "name" in changes:
-            raise Invalid("say which fields change; a name is for ever: make another pool")
+        if not changes or {"name", "purpose"} & changes.keys():
+            raise Invalid(
+                "say which fields change; name and purpose are for ever: make another pool"
+            )
 
         def change(config: Config) -> tuple[Config, Pool | None, Pool | None]:
             old = _pool(config, name)
@@ -141,10 +143,12 @@ class Administration:
                 return
             wanted, old, new = change(view.config)
             pools.validate(wanted)
+            if new and not (old and new.cidr == old.cidr):
+                _spare_nodes(new, view.nodes.values())
             conditions = [view.unchanged(keys.meta), view.unchanged(keys.config)]
             if old and not pools.only_adds(old, new):
-                pools.check_change(old, new, view.blocks)
-                # Whatever makes a block also puts the counter.
+                pools.check_change(old, new, (*view.blocks, *map(alone, view.addresses)))
+                # Whatever gives a block or an address also puts the counter.
                 conditions.append(view.unchanged(keys.counter))
             with contextlib.suppress(Ambiguous):
                 put = Put(keys.config, write(wanted))
@@ -304,6 +308,18 @@ class Administration:
         block = view.blocks.get(cidr)
         node_keys = [keys.node(block.node)] if block else []
         await self._replica.transact([key, keys.meta, keys.frozen, *node_keys], decide)
+
+
+def _spare_nodes(pool: Pool, nodes: Iterable[Node]) -> None:
+    """Raises Invalid where Services would get the address of a node."""
+    if pool.purpose is not Purpose.LOAD_BALANCERS:
+        return
+    for node in nodes:
+        for address in node.addresses:
+            if address in pool.cidr and not any(address in one for one in pool.reservations):
+                raise Invalid(
+                    f"pool {pool.name}: {address} is an address of node {node.name}; reserve it"
+                )
 
 
 def _pool(config: Config, name: str) -> Pool:

@@ -1,9 +1,10 @@
 """Cluster IPAM at one revision: what contradicts itself, and what one asks to see.  Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 
+from ipam import audit_services
 from ipam.calls import Finding, FindingKind, MirroredLease
 from ipam.cluster import Block, BlockState, Config, Node, NodeState
 from ipam.keys import Foreign, Keys, MirrorHead
@@ -78,6 +79,7 @@ def check(all_: Whole, frozen: str, forgetful: str = "") -> tuple[Finding, ...]:
     view = all_.view
     for parts in (_blocks(view), _overlaps(view), _leases(all_), _nodes(all_), _mirrors(all_)):
         findings += parts
+    findings += audit_services.check(view)
     return tuple(findings)
 
 
@@ -208,26 +210,20 @@ def name_of(one: Lease) -> str:
 
 def show(all_: Whole, what: str, argument: str) -> object:
     """Return rows that json can write.  Raises Invalid."""
-    match what:
-        case "pools":
-            return [
-                _pool_row(all_.view, pool.name) for pool in (all_.view.config or Config()).pools
-            ]
-        case "blocks":
-            return [_block_row(all_.view, b) for b in all_.view.blocks.values()]
-        case "nodes":
-            return [_node_row(all_.view, node) for node in all_.view.nodes.values()]
-        case "generation":
-            return all_.view.meta.generation if all_.view.meta else ""
-        case "settings":
-            return asdict((all_.view.config or Config()).settings)
-        case "address":
-            return _address(all_, argument)
-        case "pod":
-            return [_lease_row(one) for one in all_.leases if one.lease.pod == argument]
-    raise Invalid(
-        f"show {what!r}: pools, blocks, nodes, generation, settings, address and pod can be shown"
-    )
+    view, config = all_.view, all_.view.config or Config()
+    shown: dict[str, Callable[[], object]] = {
+        "pools": lambda: [_pool_row(view, pool.name) for pool in config.pools],
+        "blocks": lambda: [_block_row(view, block) for block in view.blocks.values()],
+        "nodes": lambda: [_node_row(view, node) for node in view.nodes.values()],
+        "services": lambda: audit_services.rows(view),
+        "generation": lambda: view.meta.generation if view.meta else "",
+        "settings": lambda: asdict(config.settings),
+        "address": lambda: _address(all_, argument),
+        "pod": lambda: [_lease_row(one) for one in all_.leases if one.lease.pod == argument],
+    }
+    if what not in shown:
+        raise Invalid(f"show {what!r}: {', '.join(shown)} can be shown")
+    return shown[what]()
 
 
 def _address(all_: Whole, text: str) -> object:
@@ -236,8 +232,10 @@ def _address(all_: Whole, text: str) -> object:
     except ValueError as exc:
         raise Invalid(f"{text!r} is not an address") from exc
     block = _block_of(all_.view, address)
+    given = all_.view.addresses.get(address)
     return {
         "address": str(address),
+        "given": audit_services.row(given) if given else None,
         "block": _block_row(all_.view, block) if block else None,
         "leases": [_lease_row(one) for one in all_.leases if address in one.lease.addresses],
     }
@@ -253,6 +251,7 @@ def _pool_row(view: View, name: str) -> dict[str, object]:
         "state": pool.state.value,
         "order": pool.order,
         "masquerade": pool.masquerade,
+        "purpose": pool.purpose.value,
         "selector": dict(pool.selector),
         "reservations": [str(one) for one in pool.reservations],
         "blocks": space.size,

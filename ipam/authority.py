@@ -13,6 +13,7 @@ from random import Random
 
 from ipam import audit, pools, reclaim, registration, reports
 from ipam.administration import Administration
+from ipam.assigning import Assigning
 from ipam.auditing import Auditing
 from ipam.calls import (
     Audit,
@@ -27,7 +28,7 @@ from ipam.calls import (
     Update,
 )
 from ipam.claiming import MOST_LISTED, Claiming
-from ipam.cluster import Config, Meta, Node, NodeState
+from ipam.cluster import Config, Meta, Node, NodeState, Purpose
 from ipam.errors import StoreUnavailable
 from ipam.keys import Alive, Counter, Freeze, Keys, write
 from ipam.kv import KV, Delete, KVError, LeaseGone, Put
@@ -90,6 +91,7 @@ class Authority(Administration):
         super().__init__(replica, Liveness(replica, clock), random)
         self._clock = clock
         self._claiming = Claiming(replica, self._liveness, random)
+        self.assigning = Assigning(replica, random)
         self._mirrors = Mirrors(replica)
         self._recollection = Recollection(replica)
         self._auditing = Auditing(replica, random)
@@ -210,7 +212,7 @@ class Authority(Administration):
             lost=lost,
             unconfirmed_boots=(view.config or Config()).settings.unconfirmed_boots,
             frozen=self._replica.frozen,
-            pools=(view.config or Config()).pools,
+            pools=(view.config or Config()).pools_for(Purpose.PODS),
         )
 
     async def claim(self, asked: Claim) -> Claimed:

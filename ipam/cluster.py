@@ -1,4 +1,4 @@
-"""Who holds which block of which pool: the records of cluster IPAM, as values.  Pure."""
+"""Who holds which block or address of which pool: the records of cluster IPAM, as values.  Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +23,13 @@ class PoolState(StrEnum):
     DRAINING = "draining"
 
 
+class Purpose(StrEnum):
+    """Whose addresses a pool has: pods', block by block, or Services', one by one."""
+
+    PODS = "pods"
+    LOAD_BALANCERS = "load-balancers"
+
+
 class NodeState(StrEnum):
     """DRAINING: gets no blocks, and gives back what is empty.  FENCED: off, or cut off."""
 
@@ -45,6 +52,7 @@ class Pool:
 
     Of several pools for one node and family the lowest *order* is asked first.  *masquerade*:
     what its pods send out of the cluster goes out with the address of their node.
+    For load balancers a block is one address, and the labels are a Service's.
     """
 
     name: str
@@ -55,6 +63,7 @@ class Pool:
     state: PoolState = PoolState.ACTIVE
     order: int = 0
     masquerade: bool = True
+    purpose: Purpose = Purpose.PODS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +75,7 @@ class Settings:
     *unconfirmed_boots*: agents may serve after a boot before ipamd confirmed their epoch.
     *silence_s*: how long a node is not heard of before its blocks start draining; 0 never.
     *quarantine_s*: how long a quarantined block rests, by the replica's own clock.
+    *cloud_controller*: another gives addresses to Services of type LoadBalancer without a class.
     """
 
     blocks_per_node: int = 32
@@ -73,12 +83,16 @@ class Settings:
     unconfirmed_boots: bool = False
     silence_s: float = 0.0
     quarantine_s: float = 60.0
+    cloud_controller: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     pools: tuple[Pool, ...] = ()
     settings: Settings = Settings()
+
+    def pools_for(self, purpose: Purpose) -> tuple[Pool, ...]:
+        return tuple(pool for pool in self.pools if pool.purpose is purpose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +133,32 @@ class Block:
     def is_pinned(self) -> bool:
         """Whether it waits for its node, which never had it: that takes it when it registers."""
         return not self.uid and not self.epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A Service that has an address (namespace/name), and what it answers there ("TCP/80")."""
+
+    service: str
+    ports: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddressRecord:
+    """One address for load balancers, and the Services that share it; *sharing* "": one alone."""
+
+    address: IPAddress
+    pool: str
+    sharing: str
+    holders: tuple[Holder, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRecord:
+    """The addresses of one Service (namespace/name)."""
+
+    service: str
+    addresses: tuple[IPAddress, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

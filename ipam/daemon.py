@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import timedelta
@@ -20,8 +21,10 @@ from ipam.kv import KV
 from ipam.memory import DaemonMemory, kept_from_others
 from ipam.pages import serve
 from ipam.server import Edge, bind, make_server, server_credentials
+from ipam.services import ServiceWatch
 from ipam.tls import TLSFiles
 from kube.client import Client
+from kube.events import Recorder
 
 if TYPE_CHECKING:
     from ipam.own_identity import OwnIdentity
@@ -120,6 +123,15 @@ class Daemon:
                 self._client,
                 self._authority,
                 lambda: replica.view if replica.synced else None,
+                random=random.Random(),
+            ).run()
+            recorder = Recorder(self._client, host=socket.gethostname(), clock=time.monotonic)
+            yield recorder.run()
+            yield ServiceWatch(
+                self._client,
+                self._authority.assigning,
+                lambda: replica.view if replica.synced and not replica.frozen else None,
+                tell=recorder.tell,
                 random=random.Random(),
             ).run()
 

@@ -1,4 +1,7 @@
-"""Pools of blocks: which are valid, which changes may be made, where a free block is.  Pure."""
+"""Pools: which are valid, which changes may be made, where a free block is.  Pure.
+
+In a pool for load balancers each address is a block.
+"""
 
 import math
 import re
@@ -8,7 +11,7 @@ from hashlib import blake2b
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import combinations
 
-from ipam.cluster import Config, Pool, PoolState, Settings
+from ipam.cluster import Config, Pool, PoolState, Purpose, Settings
 from ipam.ranges import senseless
 from ipam.refusals import Forbidden, Invalid
 from net.address import IPNetwork
@@ -17,6 +20,7 @@ _LINK_LOCAL = IPv4Network("169.254.0.0/16")
 NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?")
 LONGEST = {4: 30, 6: 126}
 DEFAULT_LENGTH = {4: 26, 6: 122}
+ONE_ADDRESS = {4: 32, 6: 128}
 # Of each family.  etcd takes 128 operations in one transaction; registering may write all blocks.
 MOST_BLOCKS = 50
 # Every node keeps pods' addresses between each two of them.
@@ -51,16 +55,28 @@ def _validate_pool(pool: Pool) -> None:
         raise Invalid(f"pool {pool.name}: {fault}")
     if cidr.overlaps(_LINK_LOCAL):
         raise Invalid(f"pool {pool.name}: {cidr} overlaps {_LINK_LOCAL}, of which links are made")
-    if pool.block_length < cidr.prefixlen:
+    if pool.purpose is Purpose.LOAD_BALANCERS:
+        _validate_for_services(pool)
+    elif pool.block_length < cidr.prefixlen:
         raise Invalid(
             f"pool {pool.name}: {cidr} is smaller than one block of /{pool.block_length}; "
             f"blocks of /{cidr.prefixlen} to /{longest} would fit"
         )
-    if pool.block_length > longest:
+    elif pool.block_length > longest:
         raise Invalid(f"pool {pool.name}: blocks of /{pool.block_length}; /{longest} at most")
     for reserved in pool.reservations:
         if not reserved.overlaps(cidr):
             raise Invalid(f"pool {pool.name}: reservation {reserved} is not in {cidr}")
+
+
+def _validate_for_services(pool: Pool) -> None:
+    if pool.block_length != ONE_ADDRESS[pool.cidr.version]:
+        raise Invalid(f"pool {pool.name}: Services get single addresses, it has no block length")
+    if pool.state is PoolState.DRAINING:
+        raise Invalid(
+            f"pool {pool.name}: a Service keeps its address until it goes; the state of a pool "
+            f"for {pool.purpose} is {PoolState.ACTIVE} or {PoolState.DISABLED}"
+        )
 
 
 def _validate_settings(settings: Settings) -> None:
@@ -79,6 +95,10 @@ def check_change(old: Pool, new: Pool | None, blocks: Iterable[IPNetwork]) -> No
     for block in blocks:
         if not block.overlaps(old.cidr):
             continue
+        if old.purpose is Purpose.LOAD_BALANCERS:
+            if new is None or not is_block(block, new):
+                raise Forbidden(f"a Service has {block.network_address} of pool {old.name}")
+            continue
         if new is None:
             raise Forbidden(f"pool {old.name} has blocks in use ({block}); drain it first")
         if block.prefixlen != new.block_length:
@@ -92,7 +112,11 @@ def check_change(old: Pool, new: Pool | None, blocks: Iterable[IPNetwork]) -> No
 
 def only_adds(old: Pool, new: Pool | None) -> bool:
     """Tell whether whatever is a block of *old* is a block of *new*."""
-    return new is not None and new.block_length == old.block_length and within(old.cidr, new.cidr)
+    return (
+        new is not None
+        and (new.purpose, new.block_length) == (old.purpose, old.block_length)
+        and within(old.cidr, new.cidr)
+    )
 
 
 def within(inner: IPNetwork, outer: IPNetwork) -> bool:
@@ -114,7 +138,7 @@ def of_block(config: Config, cidr: IPNetwork, wanted: str = "") -> str:
     Raises Invalid.
     """
     for pool in config.pools:
-        if is_block(cidr, pool):
+        if is_block(cidr, pool) and pool.purpose is Purpose.PODS:
             return pool.name
         if wanted == pool.name or cidr.overlaps(pool.cidr):
             raise Invalid(
@@ -131,14 +155,19 @@ def selects(pool: Pool, labels: Mapping[str, str]) -> bool:
 
 
 def suitable(
-    config: Config, family: int, labels: Mapping[str, str], wanted: str = ""
+    config: Config,
+    family: int,
+    labels: Mapping[str, str],
+    wanted: str = "",
+    *,
+    purpose: Purpose = Purpose.PODS,
 ) -> tuple[Pool, ...]:
-    """Return the pools of *family* that may give a node of *labels* a block, first choice first."""
+    """Return the pools of *family* that may give one of *labels* a block, first choice first."""
     return tuple(
         sorted(
             (
                 pool
-                for pool in config.pools
+                for pool in config.pools_for(purpose)
                 if pool.cidr.version == family
                 and pool.state is PoolState.ACTIVE
                 and wanted in ("", pool.name)
@@ -188,6 +217,11 @@ class Space:
         rank = self._rank(block)
         if rank is not None and not self._has(rank):
             insort(self._taken, rank)
+
+    def is_free(self, block: IPNetwork) -> bool:
+        """Tell whether it may be given."""
+        rank = self._rank(block)
+        return rank is not None and not self._has(rank)
 
     def give_back(self, block: IPNetwork) -> None:
         rank = self._rank(block)

@@ -7,12 +7,23 @@ the highest revision counts.  Does no I/O.
 from collections.abc import Iterable, Mapping
 
 from ipam.calls import Held, PoolRow, TableRow
-from ipam.cluster import Block, BlockState, Config, Meta, Node, Pool
-from ipam.keys import Alive, AuditCall, Foreign, Freeze, Keys, Record
+from ipam.cluster import (
+    AddressRecord,
+    Block,
+    BlockState,
+    Config,
+    Meta,
+    Node,
+    Pool,
+    Purpose,
+    ServiceRecord,
+)
+from ipam.given import Given
+from ipam.keys import Alive, AuditCall, Foreign, Freeze, Keys, Record, alone
 from ipam.kv import Entry, Event, Listing, Unchanged
 from ipam.pools import Space, reserved_in, validate
 from ipam.refusals import Invalid
-from net.address import IPNetwork
+from net.address import IPAddress, IPNetwork
 
 HOLDING = (BlockState.ACTIVE, BlockState.DRAINING)
 
@@ -36,6 +47,7 @@ class View:
         self._nodes: dict[str, Node] = {}
         self._blocks: dict[IPNetwork, Block] = {}
         self._of_node: dict[str, set[IPNetwork]] = {}
+        self._given = Given()
         self._claimed: set[IPNetwork] = set()
         self._spaces: dict[str, Space] | None = None
 
@@ -64,7 +76,8 @@ class View:
         if config is None or not (config.pools or self.meta):
             return None
         return tuple(
-            PoolRow(name=one.name, cidr=one.cidr, masquerade=one.masquerade) for one in config.pools
+            PoolRow(name=one.name, cidr=one.cidr, masquerade=one.masquerade)
+            for one in config.pools_for(Purpose.PODS)
         )
 
     @property
@@ -93,6 +106,16 @@ class View:
     @property
     def blocks(self) -> Mapping[IPNetwork, Block]:
         return self._blocks
+
+    @property
+    def addresses(self) -> Mapping[IPAddress, AddressRecord]:
+        """Return what Services have, by address."""
+        return self._given.addresses
+
+    @property
+    def services(self) -> Mapping[str, ServiceRecord]:
+        """Return the same by Service, as namespace/name."""
+        return self._given.services
 
     @property
     def foreign(self) -> Iterable[Foreign]:
@@ -155,7 +178,7 @@ class View:
     def end_claim(self, cidrs: Iterable[IPNetwork]) -> None:
         for cidr in cidrs:
             self._claimed.discard(cidr)
-            if cidr not in self._blocks:
+            if cidr not in self._blocks and not self._given.has(cidr):
                 self._give_back(cidr)
 
     # How it comes to be known.
@@ -235,6 +258,8 @@ class View:
                 self._blocks[record.cidr] = record
                 self._of_node.setdefault(record.node, set()).add(record.cidr)
                 self._take(record.cidr)
+            case AddressRecord() | ServiceRecord():
+                self._take(*self._given.learn(record))
             case Config():
                 self._spaces = None
         self._records[entry.key] = record
@@ -251,8 +276,9 @@ class View:
                 self._of_node[block.node].discard(block.cidr)
                 if not self._of_node[block.node]:
                     del self._of_node[block.node]
-                if block.cidr not in self._claimed:
-                    self._give_back(block.cidr)
+                self._give_back(block.cidr)
+            case AddressRecord() | ServiceRecord() as given:
+                self._give_back(*self._given.forget(given))
             case Config():
                 self._spaces = None
 
@@ -261,7 +287,8 @@ class View:
 
     def _space_of(self, pool: Pool) -> Space:
         """Fill it; what overlaps it and is not one of its blocks is in the way all the same."""
-        inside = [cidr for cidr in self._blocks if cidr.overlaps(pool.cidr)]
+        held = (*self._blocks, *map(alone, self._given.addresses))
+        inside = [cidr for cidr in held if cidr.overlaps(pool.cidr)]
         foreign = [one.cidr for one in self._foreign.values() if one.cidr is not None]
         odd = [cidr for cidr in inside if cidr.prefixlen != pool.block_length]
         space = Space(pool, (*foreign, *odd))
@@ -269,17 +296,20 @@ class View:
             space.take(cidr)
         return space
 
-    def _take(self, cidr: IPNetwork) -> None:
-        self._check_length(cidr)
-        for space in (self._spaces or {}).values():
-            space.take(cidr)
+    def _take(self, *cidrs: IPNetwork) -> None:
+        for cidr in cidrs:
+            self._check_length(cidr)
+            for space in (self._spaces or {}).values():
+                space.take(cidr)
 
     def _check_length(self, cidr: IPNetwork) -> None:
         """A block of another length than its pool's is a hole: count anew."""
         if any(p.block_length != cidr.prefixlen and p.cidr.overlaps(cidr) for p in self._pools()):
             self._spaces = None
 
-    def _give_back(self, cidr: IPNetwork) -> None:
-        self._check_length(cidr)
-        for space in (self._spaces or {}).values():
-            space.give_back(cidr)
+    def _give_back(self, *cidrs: IPNetwork) -> None:
+        for cidr in cidrs:
+            self._check_length(cidr)
+            for space in (self._spaces or {}).values():
+                if cidr not in self._claimed:
+                    space.give_back(cidr)

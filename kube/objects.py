@@ -105,6 +105,69 @@ class EndpointSlice(msgspec.Struct, frozen=True):
     ports: tuple[EndpointPort, ...] | None = None
 
 
+LOAD_BALANCER = "LoadBalancer"
+
+
+class ServicePort(msgspec.Struct, frozen=True):
+    port: int
+    protocol: str = "TCP"
+
+
+class ServiceSpec(
+    msgspec.Struct,
+    frozen=True,
+    rename={
+        "load_balancer_class": "loadBalancerClass",
+        "load_balancer_ip": "loadBalancerIP",
+        "ip_families": "ipFamilies",
+        "ip_family_policy": "ipFamilyPolicy",
+        "external_policy": "externalTrafficPolicy",
+    },
+):
+    type: str = "ClusterIP"
+    ports: tuple[ServicePort, ...] | None = None
+    selector: Mapping[str, str] | None = None
+    load_balancer_class: str | None = None
+    load_balancer_ip: str = ""
+    ip_families: tuple[str, ...] | None = None
+    ip_family_policy: str | None = None
+    external_policy: str = ""
+
+
+class Ingress(msgspec.Struct, frozen=True, rename="camel"):
+    """*ip_mode* None is VIP (KEP-1860)."""
+
+    ip: str = ""
+    hostname: str = ""
+    ip_mode: str | None = None
+
+
+class LoadBalancerStatus(msgspec.Struct, frozen=True):
+    ingress: tuple[Ingress, ...] | None = None
+
+
+class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
+    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[Condition, ...] | None = None
+
+
+class Service(msgspec.Struct, frozen=True):
+    metadata: Meta = Meta()
+    spec: ServiceSpec = ServiceSpec()
+    status: ServiceStatus = ServiceStatus()
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The addresses that its status shows."""
+        return tuple(each.ip for each in self.status.load_balancer.ingress or () if each.ip)
+
+    @property
+    def is_virtual(self) -> bool:
+        """Whether all of them are to be translated by nodes, and there is no name."""
+        ingress = self.status.load_balancer.ingress or ()
+        return all(each.ip and each.ip_mode == "VIP" for each in ingress)
+
+
 class UserInfo(msgspec.Struct, frozen=True):
     username: str = ""
     extra: Mapping[str, tuple[str, ...]] | None = None

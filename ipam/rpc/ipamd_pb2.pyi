@@ -280,7 +280,7 @@ class InitReply(_message.Message):
     def __init__(self, generation: _Optional[str] = ..., made: _Optional[bool] = ...) -> None: ...
 
 class PoolSpec(_message.Message):
-    __slots__ = ("name", "cidr", "block_length", "selector", "reservations", "state", "order", "masquerade")
+    __slots__ = ("name", "cidr", "block_length", "selector", "reservations", "state", "order", "masquerade", "purpose")
     class SelectorEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -296,6 +296,7 @@ class PoolSpec(_message.Message):
     STATE_FIELD_NUMBER: _ClassVar[int]
     ORDER_FIELD_NUMBER: _ClassVar[int]
     MASQUERADE_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     name: str
     cidr: str
     block_length: int
@@ -304,7 +305,8 @@ class PoolSpec(_message.Message):
     state: str
     order: int
     masquerade: bool
-    def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., block_length: _Optional[int] = ..., selector: _Optional[_Mapping[str, str]] = ..., reservations: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., order: _Optional[int] = ..., masquerade: _Optional[bool] = ...) -> None: ...
+    purpose: str
+    def __init__(self, name: _Optional[str] = ..., cidr: _Optional[str] = ..., block_length: _Optional[int] = ..., selector: _Optional[_Mapping[str, str]] = ..., reservations: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., order: _Optional[int] = ..., masquerade: _Optional[bool] = ..., purpose: _Optional[str] = ...) -> None: ...
 
 class PutPoolRequest(_message.Message):
     __slots__ = ("pool", "create")
@@ -341,18 +343,20 @@ class DeletePoolReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SettingsSpec(_message.Message):
-    __slots__ = ("blocks_per_node", "node_deletion_fences", "unconfirmed_boots", "silence_s", "quarantine_s")
+    __slots__ = ("blocks_per_node", "node_deletion_fences", "unconfirmed_boots", "silence_s", "quarantine_s", "cloud_controller")
     BLOCKS_PER_NODE_FIELD_NUMBER: _ClassVar[int]
     NODE_DELETION_FENCES_FIELD_NUMBER: _ClassVar[int]
     UNCONFIRMED_BOOTS_FIELD_NUMBER: _ClassVar[int]
     SILENCE_S_FIELD_NUMBER: _ClassVar[int]
     QUARANTINE_S_FIELD_NUMBER: _ClassVar[int]
+    CLOUD_CONTROLLER_FIELD_NUMBER: _ClassVar[int]
     blocks_per_node: int
     node_deletion_fences: bool
     unconfirmed_boots: bool
     silence_s: float
     quarantine_s: float
-    def __init__(self, blocks_per_node: _Optional[int] = ..., node_deletion_fences: _Optional[bool] = ..., unconfirmed_boots: _Optional[bool] = ..., silence_s: _Optional[float] = ..., quarantine_s: _Optional[float] = ...) -> None: ...
+    cloud_controller: bool
+    def __init__(self, blocks_per_node: _Optional[int] = ..., node_deletion_fences: _Optional[bool] = ..., unconfirmed_boots: _Optional[bool] = ..., silence_s: _Optional[float] = ..., quarantine_s: _Optional[float] = ..., cloud_controller: _Optional[bool] = ...) -> None: ...
 
 class PutSettingsRequest(_message.Message):
     __slots__ = ("settings",)

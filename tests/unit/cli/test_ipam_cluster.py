@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cli.ipam_cluster import with_ports
 from ipam.rpc import ipamd_pb2 as pb
 from tests.unit.cli.conftest import Run, Served
 
@@ -174,3 +175,14 @@ def test_a_block_is_pinned_to_a_node_and_let_go(run: Run, cluster: Served) -> No
     assert (refused.exit_code, refused.output.count("is b's (active)")) == (1, 1)
     assert shown.output.count("pinned") == 2
     assert undone.output == "10.9.0.64/26: not pinned\n"
+
+
+def test_services_without_addresses_are_told_so_and_how_the_others_look(
+    run: Run, cluster: Served
+) -> None:
+    run("ipam", "init", *cluster.options)
+
+    none = run("ipam", "services", *cluster.options)
+
+    assert none.output == "No Service has an address of a pool.\n"
+    assert with_ports(("shop/web", ["TCP/80", "UDP/53"])) == "shop/web (TCP/80, UDP/53)"

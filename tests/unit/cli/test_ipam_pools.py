@@ -43,9 +43,24 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
         "disabled",
         "10.9.0.0/23",
     )
-    assert listed.output.splitlines()[-1].split()[:7] == [
-        *("p", "10.9.0.0/23", "/26", "disabled", "3", "no", "any"),
+    assert listed.output.splitlines()[-1].split()[:8] == [
+        *("p", "10.9.0.0/23", "pods", "/26", "disabled", "3", "no", "any"),
     ]
+
+
+def test_pool_for_services_gives_single_addresses(run: Run, cluster: Served) -> None:
+    run("ipam", "init", *cluster.options)
+    made = run(
+        *("ipam", "pools", "create", "lb", "192.0.2.240/28", "--for", "load-balancers"),
+        *("--label", "tier=front", *cluster.options),
+    )
+    row = pool_row(run, cluster)
+    draining = run("ipam", "pools", "set", "lb", "--state", "draining", *cluster.options)
+
+    assert made.output == "pool lb: 192.0.2.240/28 for load balancers\n"
+    assert (row["purpose"], row["blocks"], row["free"]) == ("load-balancers", 16, 16)
+    assert draining.exit_code == 1
+    assert "active or disabled" in draining.output
 
 
 def test_what_would_break_an_invariant_is_refused_with_the_reason(

@@ -1,13 +1,13 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
 
 from ipam.calls import Drain, Init, Pin
-from ipam.cluster import NodeState, Settings
+from ipam.cluster import NodeState, Pool, Purpose, Settings
 from ipam.kv import Put
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import AlreadyThere, Exhausted, Forbidden, Invalid, Stale, Unknown
@@ -94,7 +94,7 @@ def test_two_who_change_other_fields_at_once_both_have_their_way(cluster: Site) 
 def test_a_change_of_a_pool_that_cannot_be_says_why(cluster: Site) -> None:
     with pytest.raises(Unknown, match="no pool eight; there are: four, six"):
         cluster.do(lambda a: a.change_pool("eight", order=1))
-    with pytest.raises(Invalid, match="a name is for ever"):
+    with pytest.raises(Invalid, match="name and purpose are for ever"):
         cluster.do(lambda a: a.change_pool("four", name="five"))
     with pytest.raises(Invalid, match="say which fields"):
         cluster.do(lambda a: a.change_pool("four"))
@@ -324,3 +324,20 @@ def test_pin_takes_nothing_from_another_nor_gives_to_a_node_that_drains(cluster:
     cluster.do(lambda a: a.pin(Pin(node="c", cidr=free)))
     with pytest.raises(Unknown):
         cluster.do(lambda a: a.drain(Drain(node="c", fenced=True)))
+
+
+def test_a_pool_for_services_spares_the_addresses_of_nodes(cluster: Site) -> None:
+    pool = Pool(
+        name="lb",
+        cidr=ip_network("192.0.2.0/28"),
+        block_length=32,
+        purpose=Purpose.LOAD_BALANCERS,
+    )
+    cluster.register(node("a", addresses=(ip_address("192.0.2.1"),)))
+
+    with pytest.raises(Invalid, match="is an address of node a; reserve it"):
+        cluster.do(lambda a: a.put_pool(pool))
+    spared = replace(pool, reservations=(ip_network("192.0.2.1/32"),))
+    cluster.do(lambda a: a.put_pool(spared))
+    with pytest.raises(Invalid, match="name and purpose are for ever"):
+        cluster.do(lambda a: a.change_pool("lb", purpose=Purpose.PODS))

@@ -9,14 +9,18 @@ from hypothesis import strategies as st
 
 from ipam.calls import MirroredLease
 from ipam.cluster import (
+    AddressRecord,
     Block,
     BlockState,
     Config,
+    Holder,
     Meta,
     Node,
     NodeState,
     Pool,
     PoolState,
+    Purpose,
+    ServiceRecord,
     Settings,
 )
 from ipam.keys import Alive, Counter, Foreign, Freeze, Keys, MirrorHead, Record, write
@@ -55,8 +59,20 @@ CONFIG = Config(
             state=PoolState.DRAINING,
             order=3,
         ),
+        Pool(
+            name="lb",
+            cidr=ip_network("192.0.2.0/28"),
+            block_length=32,
+            purpose=Purpose.LOAD_BALANCERS,
+        ),
     ),
-    settings=Settings(silence_s=60.0, unconfirmed_boots=True),
+    settings=Settings(silence_s=60.0, unconfirmed_boots=True, cloud_controller=True),
+)
+ADDRESS = AddressRecord(
+    address=ip_address("2001:db8::7"),
+    pool="lb",
+    sharing='["shop", "k"]',
+    holders=(Holder("shop/dns", ("UDP/53",)), Holder("shop/web", ("TCP/443", "TCP/80"))),
 )
 LEASE = MirroredLease(
     network="a/b",
@@ -67,6 +83,8 @@ LEASE = MirroredLease(
 )
 RECORDS: list[tuple[str, Record]] = [
     (KEYS.block(BLOCK.cidr), BLOCK),
+    (KEYS.address(ADDRESS.address), ADDRESS),
+    (KEYS.service("shop/web"), ServiceRecord("shop/web", (ADDRESS.address,))),
     (KEYS.node("a"), NODE),
     (KEYS.config, CONFIG),
     (KEYS.meta, Meta(generation="g", previous=("f",))),

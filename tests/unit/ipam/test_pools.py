@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam import pools
-from ipam.cluster import Config, Pool, PoolState, Settings
+from ipam.cluster import Config, Pool, PoolState, Purpose, Settings
 from ipam.pools import Space
 from ipam.refusals import Forbidden, Invalid
 
@@ -33,6 +33,54 @@ FOUR = Pool(name="four", cidr=ip_network("10.0.0.0/22"), block_length=26)
 def test_pool_that_cannot_be_is_refused_with_the_reason(pool: Pool, message: str) -> None:
     with pytest.raises(Invalid, match=message):
         pools.validate(Config(pools=(pool,)))
+
+
+BALANCERS = Pool(
+    name="lb", cidr=ip_network("192.0.2.0/29"), block_length=32, purpose=Purpose.LOAD_BALANCERS
+)
+
+
+@pytest.mark.parametrize(
+    ("pool", "message"),
+    [
+        (replace(BALANCERS, block_length=30), "single addresses, it has no block length"),
+        (replace(BALANCERS, state=PoolState.DRAINING), "keeps its address until it goes"),
+        (replace(BALANCERS, cidr=ip_network("10.0.3.0/29")), "overlaps pool four"),
+    ],
+)
+def test_pool_for_services_that_cannot_be_is_refused(pool: Pool, message: str) -> None:
+    with pytest.raises(Invalid, match=message):
+        pools.validate(Config(pools=(FOUR, pool)))
+
+
+def test_pool_for_services_gives_every_address_but_those_reserved() -> None:
+    space = Space(replace(BALANCERS, reservations=(ip_network("192.0.2.1/32"),)))
+    given = set()
+    while (cidr := space.pick(len(given))) is not None:
+        assert space.is_free(cidr)
+        space.take(cidr)
+        assert not space.is_free(cidr)
+        given.add(str(cidr.network_address))
+
+    assert given == {f"192.0.2.{number}" for number in (0, 2, 3, 4, 5, 6, 7)}
+
+
+def test_pool_for_services_shrinks_down_to_what_is_given() -> None:
+    there = [ip_network("192.0.2.1/32")]
+    pools.check_change(BALANCERS, replace(BALANCERS, cidr=ip_network("192.0.2.0/31")), there)
+
+    for new in (None, replace(BALANCERS, cidr=ip_network("192.0.2.4/30"))):
+        with pytest.raises(Forbidden, match="of pool lb"):
+            pools.check_change(BALANCERS, new, there)
+
+
+def test_pools_for_pods_and_for_services_do_not_stand_in_for_each_other() -> None:
+    config = Config(pools=(FOUR, BALANCERS))
+
+    assert pools.suitable(config, 4, {}) == (FOUR,)
+    assert pools.suitable(config, 4, {}, purpose=Purpose.LOAD_BALANCERS) == (BALANCERS,)
+    with pytest.raises(Invalid):
+        pools.of_block(config, ip_network("192.0.2.1/32"))
 
 
 def test_pools_that_overlap_or_share_a_name_are_refused() -> None:
