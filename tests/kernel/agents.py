@@ -227,8 +227,10 @@ class Machine:
             )
         with ended(process):
             assert process.stdin is not None
-            process.stdin.write(self.stdin(None, stdin))
-            process.stdin.close()
+            # Where this thread does not run for ten seconds the launcher ends, and says so.
+            with suppress(BrokenPipeError):
+                process.stdin.write(self.stdin(None, stdin))
+                process.stdin.close()
             yield process
 
     def frame(self, verb: str, pod: Pod) -> bytes:
