@@ -368,7 +368,9 @@ class Daemon:
         return ""
 
     def _unready(self) -> str:
-        return self._wired.node.ready()
+        """Why others should not rely on this node's agent yet."""
+        services = self._services.unhealthy() if self._services else ""
+        return self._wired.node.ready() or services
 
 
 def _allow_descriptors() -> None:

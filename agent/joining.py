@@ -226,12 +226,14 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         return None
     from agent.conntrack_settings import set_conntrack
     from agent.services import Seams, Services
+    from dataplane import kube_proxy
     from kube.client import Client
     from proxy.reconciler import Reconciler as ServiceReconciler
 
     if config.set_conntrack:
         set_conntrack(Sysctls(FileLedger(wired.config.sysctl_ledger)))
     tables = _service_tables(wired.undo)
+    looking = wired.undo.enter_context(Elements())
     conntrack = wired.undo.enter_context(Conntrack())
     blocks = wired.blocks
 
@@ -244,6 +246,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         pools=lambda: tuple(pool.cidr for pool in blocks.pools) if blocks else (),
         make=make,
         leaving=kubernetes.is_leaving,
+        others=lambda: kube_proxy.modes(looking.has_chain),
         clock=time.monotonic,
         random=Random(),
         interval_s=wired.config.reconcile_interval_s,

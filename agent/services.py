@@ -12,7 +12,7 @@ taken for gone.  While the API server is away, or the agent, all stays as it was
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,7 +54,8 @@ class Seams:
     """What Services are tied to.
 
     *node*: our Node as it was said last; *pools*: where pods have addresses; *make*: the tables,
-    for a view of the node; *clock*: monotonic seconds; *leaving*: the Node is about to be removed.
+    for a view of the node; *clock*: monotonic seconds; *leaving*: the Node is about to be removed;
+    *others*: in which modes a kube-proxy has rules here.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Seams:
     leaving: Callable[[], bool]
     clock: Callable[[], float]
     random: Random
+    others: Callable[[], Sequence[str]] = tuple
     interval_s: float = 60.0
 
 
@@ -92,6 +94,7 @@ class Services:
         self._reconciler: Reconciler | None = None
         self._is_begun = False
         self._trouble = ""
+        self._others: Sequence[str] = ()
         self._well_at: datetime | None = None
         self._round_begun: float | None = None
         self.metrics = ServiceMetrics()
@@ -233,6 +236,8 @@ class Services:
         self, changes: Changes, dead: Mapping[ServiceName, set[IPAddress]], is_whole: bool
     ) -> int:
         view, reconciler = self.view(), self._reconciler
+        if is_whole:
+            self._look_for_others()
         if reconciler is None or not self._is_begun:
             self._begin(view)
             return 0
@@ -244,6 +249,13 @@ class Services:
         if mended:
             log.warning("Services were not as planned: mended", extra={"elements": mended})
         return mended
+
+    def _look_for_others(self) -> None:
+        before = self._others
+        with suppress(DataplaneError):  # that they cannot be looked for is no trouble of ours
+            self._others = self._seams.others()
+        if self._others and self._others != before:
+            log.warning("kube-proxy has rules here", extra={"modes": self._others})
 
     def _begin(self, view: NodeView) -> None:
         self._reconciler = reconciler = self._seams.make(view)
@@ -333,6 +345,10 @@ class Services:
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
         found = [f"Services: {self.trouble}"] if self.trouble else []
+        found += [
+            f"a kube-proxy ({mode}) runs here, or left its rules: isthmus remove-kube-proxy"
+            for mode in self._others
+        ]
         with self._lock:
             if self._reconciler is not None:
                 found += service_report.conflicts(self._reconciler)

@@ -74,6 +74,7 @@ class LazyGroup(click.Group):
         "attachments": "cli.attachments:attachments",
         "services": "cli.services:services",
         "explain": "cli.explain:explain",
+        "remove-kube-proxy": "cli.remove_kube_proxy:remove_kube_proxy",
         "ipam": "cli.group:ipam",
         "doctor": "cli.doctor:doctor",
         "connectivity": "cli.connectivity:connectivity",

@@ -29,6 +29,7 @@ class Site:
         self.api, self.table = api, table
         self.node = KnownNode(uid="u", addresses=("192.0.2.1",))
         self.views: list[NodeView] = []
+        self.others: list[str] = []
         settings = Settings(healthz_address="", metrics_address="", service_cidrs=())
         self.services = Services(
             settings,
@@ -39,6 +40,7 @@ class Site:
                 pools=lambda: (),
                 make=self.make,
                 leaving=lambda: False,
+                others=lambda: list(self.others),
                 clock=time.monotonic,
                 random=Random(1),
             ),
@@ -103,6 +105,22 @@ def test_a_change_that_the_kernel_refuses_is_tried_again() -> None:
 
         await until(lambda: len(at.endpoints()) == 2)
         await until(lambda: at.services.trouble == "")
+
+    run(play)
+
+
+def test_a_kube_proxy_beside_it_is_complained_of_until_it_is_gone() -> None:
+    async def play(at: Site) -> None:
+        at.others = ["nftables"]
+        await until(lambda: not at.services.unhealthy())
+        complaint = (
+            "a kube-proxy (nftables) runs here, or left its rules: isthmus remove-kube-proxy"
+        )
+        assert complaint in at.services.problems()
+        at.others = []
+        at.services.drifted()
+
+        await until(lambda: at.services.problems() == [])
 
     run(play)
 
