@@ -1,20 +1,23 @@
 """Attachments that the store does not know: it was lost, or is an older copy.
 
 Links tell of their own attachments by their alias; what other plugins' interfaces have is looked
-for in all namespaces, once, after a loss.
+for in all namespaces, once, after a loss, and on a node where another plugin was before.
 """
 
 import logging
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from agent.rounds import Report, View
-from agent.search import Search
-from cni import attachment
+from agent.search import NETWORK, Search
+from cni import attachment, former, spec
 from cni.node import Node
 from dataplane.errors import DataplaneError
 from dataplane.links import Links
 from ipam.allocator import Allocator
 from ipam.errors import IPAMError
+from ipam.leases import Record
+from net.address import IPAddress
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Adoption:
     def adopt(self, view: View, report: Report) -> None:
         """Take over what links tell of, and then what namespaces do, if the store was lost."""
         if self._adopt_links(view, report):
+            self._adopt_former(report)
             self._search(report)
 
     def _adopt_links(self, view: View, report: Report) -> bool:
@@ -76,6 +80,33 @@ class Adoption:
         else:
             self.leases.resume(by=_ADOPTION)
         return not unrecorded and not busy
+
+    def _adopt_former(self, report: Report) -> None:
+        """Hold what host-local gave, and have files of ours in its directory."""
+        if (shared := self.node.host_local) is None:
+            return
+        try:
+            adopted, faults = former.hold(shared.others(), self.node)
+            own = {one.ip: record.who for record in self._given() for one in record.addresses}
+            networks = {one.network for record in self._given() for one in record.addresses}
+            shared.keep(own, {*networks, *self.node.pools}, self._is_free)
+        except OSError as exc:
+            adopted, faults = 0, [str(exc)]
+        report.adopted += adopted
+        report.failed += len(faults)
+        for fault in faults:
+            log.error("addresses of another plugin", extra={"error": fault})
+
+    def _given(self) -> list[Record]:
+        """What we gave ourselves."""
+        return [
+            record
+            for record in self.leases.records()
+            if record.who.network != NETWORK and not spec.of(record).former
+        ]
+
+    def _is_free(self, address: IPAddress) -> bool:
+        return self.leases.count([ip_network(address)]) == [0]
 
     def owe_search(self) -> None:
         """Promise no address until namespaces are searched: the store is new."""

@@ -73,7 +73,8 @@ class AgentConfig:
     Kubernetes node NotReady); *ipamd* None: addresses are given from ranges in network
     configurations alone; *routing* None: others route between nodes; *masquerade* None: what
     pods send keeps its address, or networks say otherwise; *install* None: plugin and network
-    list were put by somebody else; *kubernetes* None: no API server is asked.
+    list were put by somebody else; *kubernetes* None: no API server is asked; *host_local*: where
+    that plugin keeps addresses which it gave, or gives, beside us.
     """
 
     socket: Path = Path("/run/isthmus/agent.sock")
@@ -87,6 +88,7 @@ class AgentConfig:
     max_parallel: int = 32
     max_queued: int = 1024
     status_counts_addresses: bool = False
+    host_local: Path | None = None
     ipamd: IpamdConfig | None = None
     routing: RoutingConfig | None = None
     masquerade: MasqueradeConfig | None = None
@@ -220,6 +222,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "max_parallel": settings.whole_number(1, 256),
     "max_queued": settings.whole_number(1, 65536),
     "status_counts_addresses": settings.true_or_false,
+    "host_local": settings.path_or_nothing,
     "ipamd": settings.table(IpamdConfig, _IPAMD_CHECKS),
     "routing": settings.table(RoutingConfig, _ROUTING_CHECKS),
     "masquerade": settings.table(MasqueradeConfig, _MASQUERADE_CHECKS),

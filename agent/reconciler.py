@@ -10,14 +10,14 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 from agent.adoption import Adoption
 from agent.replay import Replay
 from agent.rounds import Report, View
 from agent.search import NETWORK as FOUND
 from agent.search import Search, has_ended
-from cni import add, attachment, check, delegate, delete, spec
+from cni import add, attachment, check, delegate, delete, former, spec
 from cni.errors import CNIError
 from cni.nat import Published
 from cni.node import Node
@@ -126,7 +126,7 @@ class Reconciler:
 
     def _look(self) -> View:
         links = {link.name: link for link in self.links.all()}
-        return View(links, cache(self.search.survey))
+        return View(links, cache(self.search.survey), cache(partial(former.reserved, self.node)))
 
     def _program(self, report: Report) -> None:
         """Bring nftables in line; without it, what needs none goes on."""
@@ -261,11 +261,14 @@ class Reconciler:
             return False
         if what.link:
             return view.complete(attachment.host_name(record.who))
-        if self._same_namespace(record):
+        if what.former and any(one.ip in view.reserved() for one in record.addresses):
+            return True
+        if (record.netns_cookie or not what.former) and self._same_namespace(record):
             return True
         # The path may be that of a process which has ended in a namespace that lives on.
         try:
-            return record.who.network == FOUND and not has_ended(record, view.surveyed())
+            is_foreign = what.former or record.who.network == FOUND
+            return is_foreign and not has_ended(record, view.surveyed())
         except DataplaneError:
             return True
 

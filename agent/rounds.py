@@ -6,17 +6,20 @@ from dataclasses import dataclass
 from cni import attachment
 from dataplane import rtnl
 from dataplane.survey import Surveyed
+from net.address import IPAddress
 
 
 @dataclass(frozen=True, slots=True)
 class View:
     """The host's links by name, and which of them are attachments' host sides.
 
-    *surveyed* looks into all other namespaces, once.
+    *surveyed* looks into all other namespaces, once; *reserved* are the addresses that others
+    gave, or the host itself has.
     """
 
     links: dict[str, rtnl.Link]
     surveyed: Callable[[], list[Surveyed]]
+    reserved: Callable[[], frozenset[IPAddress]] = frozenset
 
     def complete(self, name: str) -> bool:
         """A pair whose ADD ended and whose DEL has not begun."""

@@ -1,4 +1,5 @@
-"""After a loss of the store: addresses that no link of ours tells of, found where they are used.
+"""After a loss of the store, or before the first: addresses that no link of ours tells of, found
+where they are used.
 
 What `isthmus-ipam` gave is on the links of other plugins, which say nothing of whom it belongs
 to.  So whatever address a namespace of this machine has is taken not to be free, until that
@@ -15,9 +16,10 @@ from cni.spec import Spec, encode
 from dataplane.survey import Surveyed, survey
 from ipam.errors import StoreUnavailable
 from ipam.leases import Attachment, Record
-from net.address import IPAddress, IPInterface
+from net.address import IPAddress
 
 NETWORK = "found"
+_FIRST = "first\n"
 _PROCESS = re.compile(r"/proc/([0-9]+)/ns/net")
 _INVALID = re.compile(r"[^A-Za-z0-9_.\-]")
 
@@ -36,11 +38,15 @@ class Search:
     def owed(self) -> bool:
         return self.note is not None and self.note.exists()
 
-    def owe(self) -> None:
-        """Note the loss, before there is a new store.  Raises StoreUnavailable."""
+    def owe(self, *, is_first: bool = False) -> None:
+        """Note the loss, before there is a new store; *is_first*: there never was another.
+
+        Raises StoreUnavailable.
+        """
         try:
             if self.note is not None:
                 self.note.touch(mode=0o600)
+                self.note.write_text(_FIRST if is_first else "")
         except OSError as exc:
             raise StoreUnavailable(f"{self.note}: {exc.strerror or exc}") from exc
 
@@ -54,6 +60,7 @@ class Search:
 
         Raises DataplaneError where namespaces cannot be looked into.
         """
+        former = self.note is not None and self.note.exists() and self.note.read_text() == _FIRST
         known = set(held)
         found = []
         for there in self.survey():
@@ -62,7 +69,12 @@ class Search:
                 known.update(one.ip for one in unheld)
                 if unheld:
                     who = Attachment(NETWORK, _container_id(there), ifname)
-                    found.append(_record(who, there, unheld, boot_id, now_ns))
+                    spec = Spec(
+                        link=False,
+                        former=former,
+                        ips=tuple(IPConfig(address=one) for one in unheld),
+                    )
+                    found.append(_record(who, there, spec, boot_id, now_ns))
         return found
 
 
@@ -89,17 +101,16 @@ def _container_id(there: Surveyed) -> str:
 def _record(
     who: Attachment,
     there: Surveyed,
-    addresses: tuple[IPInterface, ...],
+    spec: Spec,
     boot_id: str,
     now_ns: int,
 ) -> Record:
-    ips = tuple(IPConfig(address=address) for address in addresses)
     return Record(
         who=who,
         boot_id=boot_id,
         started_ns=now_ns,
         sandbox=there.path,
         netns_cookie=there.cookie,
-        addresses=addresses,
-        spec=encode(Spec(link=False, ips=ips)),
+        addresses=tuple(one.address for one in spec.ips),
+        spec=encode(spec),
     )

@@ -125,9 +125,11 @@ class Standing:
     def _strays(self, own: Holdings, pools: Collection[Pool]) -> Collection[OwnBlock]:
         """Blocks that attachments of ours have addresses of, and we know nothing about.
 
-        So it is after our store was lost: they were the former store's.
+        So it is after our store was lost: they were the former store's.  What another plugin
+        gave is no block's of ours.
         """
-        held = (lease.ip for record in self._talk.leases.records() for lease in record.addresses)
+        records = (r for r in self._talk.leases.records() if not self._talk.blocks.is_former(r))
+        held = (lease.ip for record in records for lease in record.addresses)
         found: dict[IPNetwork, OwnBlock] = {}
         for ip in held:
             if any(ip in block.cidr for block in own.blocks):

@@ -15,6 +15,7 @@ from agent.boot import boot_id, machine_id, now_ns
 from agent.config import AgentConfig
 from agent.reconciler import Reconciler
 from agent.search import Search
+from cni.host_local import HostLocal
 from cni.node import Node
 from cni.publisher import Publisher
 from cni.spec import link_name, pod_key
@@ -122,7 +123,7 @@ def wire(config: AgentConfig, *, boot: str = "") -> Wired:
         undo.callback(os.close, lock_state(config.lock))
         boot = boot or boot_id()
         search = Search(config.lost)
-        store = _store(config.database, search, was_here)
+        store = _store(config, search, was_here)
         leases = Allocator(store, boot_id=boot, now=now_ns, cooldown_s=config.cooldown_s)
         undo.callback(leases.close)
         if isinstance(store, UnusableStore):
@@ -143,6 +144,7 @@ def wire(config: AgentConfig, *, boot: str = "") -> Wired:
             seed=machine_id(),
             ready=lambda: _not_ready(config, leases, blocks),
             blocks=blocks,
+            host_local=HostLocal(config.host_local) if config.host_local else None,
         )
         reconciler = Reconciler(node, leases, links, publisher.resync, config.grace_s, search)
         left_alone = isinstance(store, UnusableStore)
@@ -183,11 +185,15 @@ def lock_state(path: Path) -> int:
     return fd
 
 
-def _store(path: Path, search: Search, was_here: bool) -> SQLiteStore | UnusableStore:
-    """Open the store; *was_here*: there was one, so that a file which is not there was lost."""
+def _store(config: AgentConfig, search: Search, was_here: bool) -> SQLiteStore | UnusableStore:
+    """Open the store; *was_here*: there was one, so that a file which is not there was lost.
+
+    Where there was none, another plugin may have been.
+    """
+    path = config.database
     try:
-        if was_here and not path.exists():
-            search.owe()
+        if not path.exists() and (was_here or config.host_local):
+            search.owe(is_first=not was_here)
         return _open(path, search)
     except StoreUnavailable as exc:
         log.error("no usable store, ADD is refused", extra={"error": str(exc)})
@@ -241,6 +247,7 @@ def _blocks(
         clock=time.monotonic,
     )
     blocks.link_of = lambda record: link_name(spec_of(record))
+    blocks.is_former = lambda record: spec_of(record).former
     leases.join(blocks)
     return blocks
 

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
-from cni import attachment, delegate, delete
+from cni import attachment, delegate, delete, former
 from cni.config import NetConf, parse
 from cni.document import decode as decode_json
 from cni.environment import Call, Verb
@@ -154,7 +154,27 @@ def _addresses(job: _Job, pod: OpenSandbox, undo: ExitStack) -> _Given:
 
 
 def reserve(who: Attachment, conf: NetConf, node: Node) -> tuple[Lease, ...]:
-    """Ask our allocator: for what is in *conf*, or for the node's blocks of a pool."""
+    """Ask our allocator: for what is in *conf*, or for the node's blocks of a pool.
+
+    What another plugin turns out to have given is held as that, and another address chosen.
+    """
+    while True:
+        leases = _reserve(who, conf, node)
+        try:
+            others = former.in_the_way(who, leases, node)
+        except OSError as exc:
+            raise CNIError(
+                ErrorCode.TRY_AGAIN_LATER, "host-local's addresses cannot be looked at", str(exc)
+            ) from exc
+        if not others:
+            return leases
+        node.leases.release(who)
+        _, faults = former.hold(others, node)
+        if faults:
+            raise CNIError(ErrorCode.TRY_AGAIN_LATER, "addresses of others", "; ".join(faults))
+
+
+def _reserve(who: Attachment, conf: NetConf, node: Node) -> tuple[Lease, ...]:
     ipam = conf.ipam
     assert ipam is not None
     requested = conf.requested.addresses

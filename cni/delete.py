@@ -121,13 +121,30 @@ def _delete(request: Request, call: Call, network: Network, node: Node, deadline
     if record and is_newer(record, request, node.boot_id):
         log.info("old DEL ignored", extra={"attachment": str(who)})
         return
-    if record:
+    if record and spec.of(record).former:
+        _let_go(who, node)
+    elif record:
         end(record, node)
     else:
+        _let_go(who, node)
         _clear_unrecorded(who, request, node)
         _forget(who, request, node)
     if network.delegate:
         delegate.ask(network.delegate, Verb.DEL, request, call, timeout=deadline.left())
+
+
+def _let_go(who: Attachment, node: Node) -> None:
+    """Of a pod that a former network left: free in its directory, and with us once it is unused.
+
+    Runtimes tell whichever network there is by now.
+    """
+    try:
+        if node.host_local:
+            node.host_local.release(who.container_id, who.ifname)
+    except OSError as exc:
+        raise CNIError(
+            ErrorCode.TRY_AGAIN_LATER, "host-local's addresses cannot be freed", str(exc)
+        ) from exc
 
 
 def _forget(who: Attachment, request: Request, node: Node) -> None:

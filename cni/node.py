@@ -7,6 +7,7 @@ from typing import Protocol
 from cni.args import Pod
 from cni.departed import Departed
 from cni.errors import CNIError, ErrorCode
+from cni.host_local import HostLocal
 from cni.locks import KeyLocks
 from cni.nat import Published
 from cni.spool import Spool
@@ -32,6 +33,7 @@ class Links(Protocol):
     def ensure_bridge(self, wanted: Bridge) -> rtnl.Link: ...
     def find(self, name: str) -> rtnl.Link | None: ...
     def addresses(self, index: int) -> list[IPInterface]: ...
+    def every_address(self) -> frozenset[IPAddress]: ...
     def host_routes(self, index: int = 0) -> dict[IPNetwork, int]: ...
     def observe_pod(self, pod: OpenSandbox, ifname: str) -> PodSide | None: ...
 
@@ -90,7 +92,8 @@ class Node:
     *namespace* is the host's own; *now* is CLOCK_BOOTTIME in nanoseconds; *seed* is this
     machine's, for MACs that two hosts must not share; *ready* says why ADD cannot be served,
     or nothing; *open_sandbox* opens a namespace by its path, and by descriptor where there is one;
-    *kubernetes* None: no API server is; *blocks* None: no ipamd is configured.
+    *kubernetes* None: no API server is; *blocks* None: no ipamd is configured; *host_local* None:
+    no other plugin gives addresses.
     """
 
     leases: Leases
@@ -106,6 +109,7 @@ class Node:
     open_sandbox: Callable[[str, int | None], OpenSandbox] = netns.open_sandbox
     blocks: Blocks | None = None
     kubernetes: Pods | None = None
+    host_local: HostLocal | None = None
     locks: KeyLocks = field(default_factory=KeyLocks)
     departed: Departed = field(default_factory=Departed)
 

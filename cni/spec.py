@@ -19,7 +19,7 @@ from net.address import IPNetwork
 
 _PLAIN_PORT = BridgePort()
 _NO_POD = Pod()
-_FLAGS = ("masquerade", "mac_spoof_check", "dad")
+_FLAGS = ("masquerade", "mac_spoof_check", "dad", "former")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Spec:
     """One attachment: *ips* with their subnet's prefix, *subnets* those that are not masqueraded.
 
     *bridge* None is routed mode.  *link* False is an address given to another plugin's
-    interface: then nothing but *ips* and *pod* says anything.
+    interface: then nothing but *ips* and *pod* says anything.  *former*: nor was it given by us.
     """
 
     link: bool = True
@@ -67,6 +67,7 @@ class Spec:
     bandwidth: Bandwidth | None = None
     mac_spoof_check: bool = False
     dad: bool = False
+    former: bool = False
     enabled: bool = True
     pod: Pod = _NO_POD
     delegate: Delegate | None = None
@@ -169,6 +170,7 @@ def decode(text: str) -> Spec:
         ),
         mac_spoof_check=document.get("mac_spoof_check", False),
         dad=document.get("dad", False),
+        former=document.get("former", False),
         enabled=document.get("enabled", True),
         pod=_decode_pod(document.get("pod")),
         delegate=delegate

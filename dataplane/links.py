@@ -117,6 +117,11 @@ class Links:
             if found.index == index  # a kernel before 4.20 lists those of every link
         ]
 
+    def every_address(self) -> frozenset[IPAddress]:
+        """All addresses of the host."""
+        listed = self.host().dump(rtnl.list_addresses())
+        return frozenset(found.address.ip for found in rtnl.parse_addresses(listed))
+
     def host_routes(self, index: int = 0) -> dict[IPNetwork, int]:
         """Our routes to pods by destination, with the link each leads to; of one link if given."""
         routes = [

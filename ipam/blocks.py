@@ -12,7 +12,7 @@ the bridge's own.  In routed mode the gateway is of the link, so the first one i
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -58,6 +58,7 @@ class Blocks:
     """Thread-safe.  *pod_of* says whom a record is for, as a key of former addresses, or "".
 
     *link_of* says on which bridge a record's address is, "" in routed mode, None if unknown.
+    *is_former* says whether another plugin gave a record's addresses.
     *wake* is called, in any thread, when whoever talks to ipamd has something to do; *clock* is
     monotonic seconds.
     """
@@ -105,6 +106,7 @@ class Blocks:
         self._trouble, self._since = "", 0.0
         self.wake: Callable[[], None] = lambda: None
         self.link_of: Callable[[Record], str | None] = lambda record: None
+        self.is_former: Callable[[Record], bool] = lambda record: False
 
     # For the verbs.
 
@@ -421,9 +423,23 @@ class Blocks:
             "its traffic is dropped"
             for record, block in self.cut_off()
         ]
+        found += self._strangers()
         if reason := self.unserved:
             found.append(f"no ADD is served from blocks: {reason}")
         return found
+
+    def _strangers(self) -> Iterator[str]:
+        """Say what another plugin gave of a pool, and could be another node's by now."""
+        pools = [pool.cidr for pool in self._pools]
+        for record in self._leases.records() if pools else ():
+            for ip in (one.ip for one in record.addresses if self.is_former(record)):
+                if any(ip in one for one in pools) and not any(
+                    ip in b.cidr for b in self._own.blocks
+                ):
+                    yield (
+                        f"{ip} is in use here ({record.who}), in a pool, and in no block of this "
+                        "node: isthmus ipam pin, or drain that pool"
+                    )
 
     def _use(self, own: Holdings) -> None:
         with self._lock:

@@ -174,6 +174,10 @@ async def _drain(authority: Authority, node: str, undo: bool) -> None:
     await authority.drain(calls.Drain(node=node, undo=undo))
 
 
+async def _pin(authority: Authority, node: str, cidr: str) -> None:
+    await authority.pin(calls.Pin(node=node, cidr=ip_network(cidr)))
+
+
 async def _settings(authority: Authority, values: dict[str, Any]) -> None:
     await authority.change_settings(**values)
 
@@ -192,6 +196,7 @@ _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "fence": _fence,
     "take": _take,
     "drain": _drain,
+    "pin": _pin,
     "settings": _settings,
     "show": lambda authority, *what: authority.show(*what),
 }

@@ -2,10 +2,13 @@
 
 from dataclasses import replace
 from ipaddress import ip_interface
+from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
 from agent.reconciler import Reconciler
+from cni.host_local import HostLocal
 from dataplane.errors import DataplaneError
 from dataplane.survey import Surveyed
 from ipam.leases import State
@@ -153,3 +156,59 @@ def test_an_adopted_pod_keeps_its_isolation_its_guard_and_its_bridge(
     assert (published.mac_spoof_check, published.pod_mac) == (True, mac)
     assert world.kernel.links[HOST].master == world.kernel.links["br7"].index
     assert world.kernel.links[HOST].isolated
+
+
+@pytest.fixture
+def old(world: World, reconciler: Reconciler, tmp_path: Path) -> Path:
+    """The directory of another plugin's network, with one address."""
+    folder = tmp_path / "networks" / "old"
+    folder.mkdir(parents=True)
+    (folder / "10.9.0.7").write_text("c9\r\neth0")
+    world.node = replace(world.node, host_local=HostLocal(folder.parent))
+    reconciler.node = reconciler._adoption.node = world.node
+    return folder
+
+
+def test_what_another_plugin_gave_is_held_until_nothing_has_it(
+    world: World, reconciler: Reconciler, there: list[Surveyed], old: Path
+) -> None:
+    first = reconciler.start()
+    (record,) = world.leases.records()
+    (old / "10.9.0.7").unlink()
+    there.append(surveyed("10.9.0.7/24"))
+    in_a_namespace = [later(world, reconciler) for _ in range(2)]
+    there.clear()
+    world.kernel.held_addresses[99] = [ip_interface("10.9.0.7/32")]
+    on_the_host = [later(world, reconciler) for _ in range(2)]
+    del world.kernel.held_addresses[99]
+    ended = [later(world, reconciler).ended for _ in range(2)]
+
+    assert first.adopted == 1
+    assert str(record.who) == "old/c9/eth0"
+    assert not any(in_a_namespace + on_the_host)
+    assert ended == [0, 1]
+    assert world.leases.records() == []
+
+
+def test_ours_stand_in_the_directory_of_the_other_plugin(
+    world: World, reconciler: Reconciler, old: Path
+) -> None:
+    world.made()
+    (old / "10.9.0.2").unlink()
+    (old / "10.9.0.9").write_text("c5\r\neth0\r\n")  # of a life that was cut off
+    reconciler.start()
+
+    assert sorted(one.name for one in old.iterdir()) == ["10.9.0.2", "10.9.0.7"]
+
+
+def test_a_directory_that_cannot_be_looked_at_is_a_failure_and_not_the_end(
+    world: World, reconciler: Reconciler, old: Path
+) -> None:
+    world.made()
+    rmtree(old.parent)
+    old.parent.write_text("a file")
+
+    report = reconciler.round()
+
+    assert report.failed == 1
+    assert len(world.leases.records()) == 1

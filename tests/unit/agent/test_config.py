@@ -21,9 +21,9 @@ from routing.settings import Mode
 from routing.settings import Settings as RoutingConfig
 
 ALLOWED = (
-    "cooldown_s, grace_s, install, ipamd, kubernetes, log_format, log_level, masquerade, "
-    "max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, services, socket, "
-    "state_dir, status_counts_addresses"
+    "cooldown_s, grace_s, host_local, install, ipamd, kubernetes, log_format, log_level, "
+    "masquerade, max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, "
+    "services, socket, state_dir, status_counts_addresses"
 )
 
 
@@ -52,6 +52,7 @@ def test_every_key_can_be_set() -> None:
             "max_parallel": 8,
             "max_queued": 9,
             "status_counts_addresses": True,
+            "host_local": "/var/lib/cni/networks",
         }
     )
 
@@ -67,6 +68,7 @@ def test_every_key_can_be_set() -> None:
         max_parallel=8,
         max_queued=9,
         status_counts_addresses=True,
+        host_local=Path("/var/lib/cni/networks"),
     )
     assert type(found.cooldown_s) is float
 

@@ -81,3 +81,14 @@ def test_without_a_note_nothing_is_owed() -> None:
     search.end()
 
     assert not search.owed
+
+
+def test_what_is_found_before_the_first_store_is_another_plugins(tmp_path: Path) -> None:
+    search = Search(tmp_path / "lost", lambda: [BLUE])
+    search.owe(is_first=True)
+    first = search.records([], boot_id="b", now_ns=1)
+    search.owe()
+    lost = search.records([], boot_id="b", now_ns=1)
+
+    assert [of(record).former for record in first] == [True] * len(first)
+    assert not any(of(record).former for record in lost)

@@ -13,6 +13,7 @@ from ipam.cluster import NodeState
 from ipam.errors import NotServed, StoreUnavailable
 from ipam.refusals import SecondBoot
 from tests.unit.agent.talks import Away, Site, made_site
+from tests.unit.ipam.cases import record, who
 
 
 @pytest.fixture
@@ -150,8 +151,8 @@ def test_addresses_that_a_lost_store_knew_are_dropped_when_another_uid_is_grante
         site.now += 60
         await site.authority.tick()
         site.lose_store("u3")
-        for record in pods:
-            site.leases.adopt(record).result()
+        for former in pods:
+            site.leases.adopt(former).result()
         site.enforced.clear()
         await Standing(site.talk).keep()
 
@@ -287,5 +288,19 @@ def test_a_frozen_store_confirms_nothing_and_is_told_all_we_were_streamed(site: 
         site.now += 2 * RENEW_S
         await standing.keep()
         assert [len(asked.table) for asked in site.ipamd.of(Register)[3:]] == [0, 2]
+
+    asyncio.run(scene())
+
+
+def test_what_another_plugin_gave_is_no_lost_block_of_ours(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        site.talk.blocks.is_former = lambda record: True
+        config = site.authority.replica.view.config
+        assert config is not None
+        site.leases.hold(record(who(9), f"{config.pools[0].cidr[9]}/32")).result()
+        await Standing(site.talk).keep()
+
+        assert "lost" not in site.blocks().values()
 
     asyncio.run(scene())

@@ -249,3 +249,17 @@ def test_a_lock_is_held_as_long_as_its_descriptor(tmp_path: Path) -> None:
 
     os.close(lock_state(path))
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("was_here", [False, True])
+def test_a_node_where_another_plugin_may_have_been_is_searched_once(
+    config: AgentConfig, was_here: bool
+) -> None:
+    if was_here:
+        wire(config).close()
+    wired = wire(replace(config, host_local=config.state_dir / "networks"))
+    owed, shared = wired.reconciler.search.owed, wired.node.host_local
+    wired.close()
+
+    assert owed is not was_here
+    assert shared is not None

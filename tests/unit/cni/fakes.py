@@ -182,6 +182,10 @@ class FakeKernel:
     def addresses(self, index: int) -> list[IPInterface]:
         return self.held_addresses.get(index, [])
 
+    def every_address(self) -> frozenset[IPAddress]:
+        self.steps.append("every_address")
+        return frozenset(one.ip for held in self.held_addresses.values() for one in held)
+
     def host_routes(self, index: int = 0) -> dict[IPNetwork, int]:
         return {dst: to for dst, to in self.routes.items() if index in (0, to)}
 

@@ -446,3 +446,17 @@ def test_a_block_that_was_given_back_and_is_granted_anew_is_given_from(site: Sit
 
     assert barred
     assert site.give(1) == ["10.1.0.1"]
+
+
+def test_addresses_of_another_plugin_in_a_pool_and_in_no_block_of_ours_are_told(
+    site: Site,
+) -> None:
+    pool = PoolRow(name="p", cidr=ip_network("10.1.0.0/16"), masquerade=False)
+    site.blocks.streamed(Update(revision=1, whole=True, with_pools=True, pools=(pool,)))
+    site.adopt(block(FOUR))
+    site.blocks.is_former = lambda one: one.who == who(2)
+    for number, address in ((1, "10.1.9.9/32"), (2, "10.1.0.2/32"), (2, "10.1.9.7/32")):
+        site.leases.hold(record(who(number), address)).result()
+
+    (problem,) = site.blocks.problems()
+    assert problem.startswith(f"10.1.9.7 is in use here ({who(2)}), in a pool, and in no block")
