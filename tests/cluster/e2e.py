@@ -22,12 +22,17 @@ from tools.kind import lock, way
 from tools.kind.places import BUILD, KUBECONFIG, PROGRAMS
 from tools.kind.progress import say
 
-# The internet, clouds, SCTP in the kernel and features off by default are not here; what is
-# disruptive or serial changes nodes.
-ABSENT = (
-    r"\[Serial\]|\[Disruptive\]|SCTP|sctp|Internet connection|OffByDefault"
-    r"|Feature:(NetworkPolicy|LoadBalancer)|Provider:GCE|KubeProxyNFAcct"
+# The internet, clouds, SCTP in the kernel and features off by default are not here.
+LACKING = (
+    r"Internet connection|OffByDefault|Provider:GCE|KubeProxyNFAcct"
+    r"|Feature:(NetworkPolicy|LoadBalancer|SCTPConnectivity)"
 )
+# What is disruptive or serial changes nodes.
+ABSENT = rf"\[Serial\]|\[Disruptive\]|{LACKING}"
+# They need ssh to nodes, or pods of kube-proxy's own.
+OF_OTHERS = "iptables rules if they are deleted|restarting kube-proxy"
+# They need three nodes for pods, or two in each of three zones.
+ZONED = "Topology Hints|Traffic Distribution|HealthCheckNodePort correctly"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,11 @@ SPECS = {
         r"\[sig-network\].*(Granular Checks|HostPort|NoSNAT|hairpin)", f"{ABSENT}|Dual"
     ),
     "all": Specs(r"\[sig-network\]", ABSENT),
+    "others": Specs(
+        r"\[sig-network\]",
+        rf"\[Conformance\]|IPv6DualStack|{OF_OTHERS}|{ZONED}|{LACKING}",
+    ),
+    "zones": Specs(rf"\[sig-network\].*({ZONED})", LACKING),
 }
 REPORTS = BUILD / "e2e"
 REPORT = REPORTS / "junit.xml"
