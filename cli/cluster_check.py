@@ -1,5 +1,6 @@
 """What ipamd finds wrong in the cluster, and the mending of it."""
 
+from ipaddress import ip_network
 from typing import Any
 
 import click
@@ -28,6 +29,10 @@ def check_cluster(cluster: Cluster, *, fix: bool, quiet: bool) -> list[dict[str,
 
 def release_block(cluster: Cluster, cidr: str) -> None:
     """Free block *cidr* as it is now.  Raises Problem."""
+    try:
+        ip_network(cidr)
+    except ValueError as exc:
+        raise Problem(f"{exc}; a block is its first address and its length") from exc
     row = next((row for row in cluster.show("blocks") if row["cidr"] == cidr), None)
     if row is None:
         raise Problem(f"no node has a block {cidr}: isthmus ipam blocks shows them")

@@ -12,6 +12,7 @@ from cli.cluster import WHOLE, cluster_options, need_cluster
 from cli.install import Subnet
 from net.address import IPNetwork
 
+_YES = {True: "yes", False: "no"}
 _BLOCK: Columns = {
     "BLOCK": itemgetter("cidr"),
     "NODE": itemgetter("node"),
@@ -216,7 +217,10 @@ def settings(ipamd: str | None, identity: Path, as_json: bool, **given: Any) -> 
     if as_json:
         print_json(present)
         return
-    print_table(("SETTING", "VALUE"), sorted(present.items()), empty="")
+    shown = {
+        key: _YES[value] if isinstance(value, bool) else value for key, value in present.items()
+    }
+    print_table(("SETTING", "VALUE"), sorted(shown.items()), empty="")
 
 
 def with_ports(given: tuple[str, list[str]]) -> str:

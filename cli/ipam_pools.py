@@ -52,9 +52,17 @@ def _masquerade(*, default: bool | None) -> Callable[..., Any]:
     )
 
 
-@click.group()
+class _Pools(click.Group):
+    """Without the name of a command they are listed."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_option = bool(args) and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        return super().parse_args(ctx, ["list", *args] if not args or is_option else args)
+
+
+@click.group(cls=_Pools)
 def pools() -> None:
-    """The cluster's pools: list, create, change and delete them."""
+    """The cluster's pools: list (also without a command), create, change and delete them."""
 
 
 @pools.command("list")

@@ -1,6 +1,6 @@
 """Cluster IPAM at one revision: what contradicts itself, and what one asks to see.  Pure."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import asdict, dataclass
 from ipaddress import ip_address
 
@@ -14,6 +14,9 @@ from ipam.reclaim import is_fenced
 from ipam.refusals import Invalid
 from ipam.view import HOLDING, View
 from net.address import IPAddress
+
+# What is shown of leases; all else is in the state.
+OF_LEASES = ("address", "pod")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +151,13 @@ def _nodes(all_: Whole) -> Iterator[Finding]:
         blocks = view.of_node(node.name)
         if node.state is NodeState.FENCED:
             text = (
-                f"fenced by {node.fenced_by or 'nobody named'}, {len(blocks)} blocks not yet freed"
+                f"fenced by {node.fenced_by or 'nobody named'}, {_number(blocks, 'block')} not yet "
+                f"freed; if it never comes back: isthmus ipam drain {node.name} --fenced --wiped"
             )
             yield Finding(kind=FindingKind.FORGOTTEN, subject=node.name, text=text)
         elif not view.alive(node.name) and blocks:
             text = (
-                f"not heard of, and holds {len(blocks)} blocks; if it is off: "
+                f"not heard of, and holds {_number(blocks, 'block')}; if it is off: "
                 f"isthmus ipam drain {node.name} --fenced"
             )
             yield Finding(kind=FindingKind.FORGOTTEN, subject=node.name, text=text)
@@ -169,14 +173,18 @@ def _mirrors(all_: Whole) -> Iterator[Finding]:
     """What nodes told that are fenced, or forgotten: nothing holds it."""
     for node, head in all_.heads.items():
         if _is_left_behind(all_, node):
-            number = sum(one.node == node for one in all_.leases)
+            told = [one for one in all_.leases if one.node == node]
             yield Finding(
                 kind=FindingKind.LEAK,
                 subject=node,
-                text=f"{number} leases that it told before it was fenced",
+                text=f"{_number(told, 'lease')} that it told before it was fenced",
                 mend=f"forget {node}",
                 mod_revision=head.mod_revision,
             )
+
+
+def _number(what: Sized, one: str) -> str:
+    return f"1 {one}" if len(what) == 1 else f"{len(what)} {one}s"
 
 
 def _is_left_behind(all_: Whole, node: str) -> bool:

@@ -286,12 +286,12 @@ class Authority(Administration):
         Contended.
         """
         answers = await self._auditing.ask()
-        all_ = await self._look_at_all()
+        all_ = await self._look_below(self._replica.keys.root)
         found = await asyncio.to_thread(reports.compare, all_, answers)
         if found:
             await asyncio.sleep(AGAIN_S)
             answers = await self._auditing.ask()
-            all_ = await self._look_at_all()
+            all_ = await self._look_below(self._replica.keys.root)
             found = reports.both(found, await asyncio.to_thread(reports.compare, all_, answers))
         with suppress(StoreUnavailable):  # it is told as a finding
             await self._replica.keep_memory(even_if_kept=True)
@@ -316,11 +316,13 @@ class Authority(Administration):
 
         Raises Invalid, KVError.
         """
-        return audit.show(await self._look_at_all(), what, argument)
+        keys = self._replica.keys
+        of_all = await self._look_below(keys.root if what in audit.OF_LEASES else keys.state)
+        return audit.show(of_all, what, argument)
 
-    async def _look_at_all(self) -> audit.Whole:
+    async def _look_below(self, prefix: str) -> audit.Whole:
         replica = self._replica
-        behind = await replica.kv.list(replica.keys.root)
+        behind = await replica.kv.list(prefix)
         # In a cluster of many pods this takes seconds.
         return await asyncio.to_thread(audit.whole, replica.keys, behind)
 

@@ -69,10 +69,14 @@ def test_a_refused_release_is_a_problem(run: Run, agent: Agent) -> None:
     assert "its sandbox is alive" in result.output
 
 
-def test_block_to_release_is_one_for_ipamd_even_with_host_bits(run: Run, tmp_path: Path) -> None:
-    result = run("ipam", "release", "10.9.0.1/26", "--ipamd", "127.0.0.1:1", "--identity", tmp_path)
+def test_block_to_release_is_one_for_ipamd_and_has_no_host_bits(run: Run, tmp_path: Path) -> None:
+    where = ("--ipamd", "127.0.0.1:1", "--identity", tmp_path)
+    block = run("ipam", "release", "10.9.0.0/26", *where)
+    inside = run("ipam", "release", "10.9.0.1/26", *where)
 
-    assert "admin.pem" in result.output
+    assert "admin.pem" in block.output
+    assert "10.9.0.1/26 has host bits set" in inside.output
+    assert inside.exit_code == 1
 
 
 def test_release_needs_an_agent_and_a_name(run: Run, tmp_path: Path) -> None:

@@ -123,11 +123,13 @@ def test_settings_are_shown_and_changed(run: Run, cluster: Served) -> None:
         "ipam", "settings", "--quarantine-s", "0", "--unconfirmed-boots", *cluster.options
     )
     shown = json.loads(run("ipam", "settings", "--json", *cluster.options).output)
+    table = run("ipam", "settings", *cluster.options).output
     wrong = run("ipam", "settings", "--blocks-per-node", "-1", *cluster.options)
 
     assert changed.exit_code == 0
     assert (shown["quarantine_s"], shown["unconfirmed_boots"]) == (0.0, True)
     assert shown["blocks_per_node"] == 32
+    assert ["unconfirmed_boots", "yes"] in [line.split() for line in table.splitlines()]
     assert wrong.exit_code == 1
 
 

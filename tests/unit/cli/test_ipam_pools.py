@@ -26,6 +26,8 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
     bare = run("ipam", "pools", "set", "p", "--no-labels", "--no-reservations", *cluster.options)
     second = pool_row(run, cluster)
     listed = run("ipam", "pools", "list", *cluster.options)
+    alone = run("ipam", "pools", *cluster.options)
+    help_ = run("ipam", "pools", "--help")
     deleted = run("ipam", "pools", "delete", "p", *cluster.options)
 
     assert none.output == "No pool: isthmus ipam pools create NAME CIDR\n"
@@ -46,6 +48,8 @@ def test_pools_come_change_and_go(run: Run, cluster: Served) -> None:
     assert listed.output.splitlines()[-1].split()[:8] == [
         *("p", "10.9.0.0/23", "pods", "/26", "disabled", "3", "no", "any"),
     ]
+    assert alone.output == listed.output
+    assert "delete" in help_.output
 
 
 def test_pool_for_services_gives_single_addresses(run: Run, cluster: Served) -> None:

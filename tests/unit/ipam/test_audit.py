@@ -113,7 +113,12 @@ def test_block_of_a_fenced_node_is_a_leak_that_can_be_mended_at_its_revision() -
     leak = next(one for one in found if one.kind is FindingKind.LEAK)
     assert leak.mend == "release 10.0.0.0/26"
     assert leak.mod_revision > 0
-    assert ("forgotten", "a") in [(one.kind.value, one.subject) for one in found]
+    (forgotten,) = (one for one in found if one.kind is FindingKind.FORGOTTEN)
+    assert forgotten.subject == "a"
+    assert forgotten.text == (
+        "fenced by bob, 1 block not yet freed; if it never comes back: isthmus ipam drain a "
+        "--fenced --wiped"
+    )
 
 
 def test_quarantined_block_is_a_leak_until_it_is_freed() -> None:
