@@ -2,7 +2,8 @@
 
     authority    Secret and ConfigMap isthmus-ca, by which ipamd, nodes and operators are known
     generation   made by ipamd, and recorded in ConfigMap isthmus-cluster
-    pools        those that are asked for and not there
+    pools        those that are asked for and not there; first, blocks that nodes of another network
+                 have already are pinned to these
 
 Pools that overlap the cluster's nodes or Services are refused, before anything begins.
 Done again it changes nothing.  Where a generation is recorded and ipamd's etcd has none, it is
@@ -30,6 +31,7 @@ from ipam.cluster import Pool
 from net.settings import endpoints
 
 if TYPE_CHECKING:
+    from cli.pins import InUse
     from ipam.signing import Issued
     from kube.client import Client
 
@@ -88,10 +90,11 @@ def begin(
             known = await record.generation()
             if not known:
                 await record.check(pools)
+            used = await record.in_use()
             with tempfile.TemporaryDirectory() as directory:
                 identify(Path(directory), authority)
                 cluster = Cluster(endpoints([ipamd]), Path(directory))
-                begun = await asyncio.to_thread(begin_cluster, cluster, known, pools)
+                begun = await asyncio.to_thread(begin_cluster, cluster, known, pools, used)
             if not known:
                 await record.keep(begun)
         finally:
@@ -140,6 +143,12 @@ class Record:
         if wrong := overlaps(pools, await used(self._client)):
             raise Problem("\n".join(wrong))
 
+    async def in_use(self) -> "Sequence[InUse]":
+        """What nodes of another network have already."""
+        from cli.pins import in_use
+
+        return await in_use(self._client)
+
     async def keep(self, generation: str) -> None:
         await self._ensure("configmaps", RECORD, {"generation": generation})
 
@@ -183,11 +192,15 @@ def identify(directory: Path, authority: "Issued") -> None:
     write_private(directory / "admin.key", own.key)
 
 
-def begin_cluster(cluster: Cluster, known: str, pools: Sequence[Pool]) -> str:
+def begin_cluster(
+    cluster: Cluster, known: str, pools: Sequence[Pool], used: "Sequence[InUse]" = ()
+) -> str:
     """Make generation and pools once ipamd answers; returns the generation.
 
-    *known* is the generation that is recorded, or "".  Raises Problem, Unreachable.
+    *known* is the generation that is recorded, or "".  What is *used* of a pool is pinned before
+    there is the pool, so that no other node is ever given it.  Raises Problem, Unreachable.
     """
+    from cli.pins import pins
     from ipam.rpc import ipamd_pb2 as pb
     from ipam.wire import render
 
@@ -205,6 +218,9 @@ def begin_cluster(cluster: Cluster, known: str, pools: Sequence[Pool]) -> str:
         if pool.name in names:
             click.echo(f"pool {pool.name}: there already")
             continue
+        for block, node in pins(pool, used).items():
+            cluster.ask("Pin", pb.PinRequest(node=node, cidr=str(block), pool=pool.name))
+            click.echo(f"block {block}: node {node} has it already")
         cluster.ask("PutPool", pb.PutPoolRequest(pool=render(pb.PoolSpec, pool), create=True))
         click.echo(f"pool {pool.name}: {pool.cidr} in blocks of /{pool.block_length}")
     return str(answer.generation)

@@ -11,6 +11,7 @@ from cli.install import Subnet
 from cli.manifest_site import (
     BLOCK_LENGTH,
     ETCD_IMAGE,
+    HOST_LOCAL,
     IPV4,
     IPV6,
     Member,
@@ -90,6 +91,12 @@ class MemberChoice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     multiple=True,
     help="Where our own etcd runs: once, or three times for a control plane of three nodes.",
 )
+@click.option(
+    "--host-local",
+    default=HOST_LOCAL,
+    show_default=True,
+    help="Where a former network's IPAM plugin keeps the addresses that it gave (dataDir).",
+)
 @click.option("--uninstall", is_flag=True, help="Print what takes isthmus off the nodes instead.")
 @click.option("--force", is_flag=True, help="With --uninstall: do not wait for pods to end.")
 def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
@@ -109,6 +116,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
     etcd_secret: str,
     etcd_image: str,
     members: Sequence[Member],
+    host_local: str,
     uninstall: bool,
     force: bool,
 ) -> None:
@@ -138,6 +146,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
             etcd_secret=etcd_secret,
             etcd_image=etcd_image,
             members=tuple(members),
+            host_local=host_local,
         )
     except Senseless as exc:
         raise click.UsageError(str(exc)) from exc

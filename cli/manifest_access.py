@@ -56,8 +56,8 @@ def access() -> list[Object]:
         _binding(BEGIN),
         _cluster_role(
             BEGIN,
-            # Whether pools overlap what nodes and Services have.
-            _rule("", ["nodes"], ["list"]),
+            # Whether pools overlap what nodes and Services have, or pods of another network.
+            _rule("", ["nodes", "pods"], ["list"]),
             _rule("networking.k8s.io", ["servicecidrs"], ["list"]),
         ),
         _cluster_binding(BEGIN),

@@ -27,6 +27,7 @@ LIST = "10-isthmus.conflist"
 AUDIENCE = "isthmus-ipamd"
 PAGE_PORT = 9477
 _CONFIG, _TOKEN = "/etc/isthmus", "/run/secrets/isthmus"
+_FORMER = "/var/lib/cni/networks"
 # What each is for: docs/kubernetes.md.
 CAPABILITIES = ("NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_OVERRIDE")
 
@@ -55,7 +56,8 @@ def kubernetes(site: Site) -> str:
 def agent_toml(site: Site) -> str:
     return (
         f'log_format = "json"\nlog_level = "{site.log_level}"\n'
-        f'metrics_address = "127.0.0.1:{PAGE_PORT}"\n\n'
+        f'metrics_address = "127.0.0.1:{PAGE_PORT}"\n'
+        f'host_local = "{_FORMER}"\n\n'
         f'[install]\nnetwork_list = "{_CONFIG}/{LIST}"\n\n'
         f'{kubernetes(site)}service = "{NAMESPACE}/{IPAMD}"\n\n'
         f'[ipamd]\nserver_name = "{IPAMD}"\n'
@@ -103,6 +105,7 @@ def daemon_set(site: Site) -> Object:
             mount("socket", "/run/isthmus"),
             mount("bin", "/opt/cni/bin"),
             mount("lists", "/etc/cni/net.d"),
+            mount("former", _FORMER),
             mount("netns", "/run/netns", mountPropagation="HostToContainer"),
             mount("machine", "/etc/machine-id", readOnly=True),
             mount("tmp", "/tmp"),
@@ -123,6 +126,7 @@ def daemon_set(site: Site) -> Object:
             host_path("socket", "/run/isthmus"),
             host_path("bin", "/opt/cni/bin"),
             host_path("lists", "/etc/cni/net.d"),
+            host_path("former", site.host_local),
             host_path("netns", "/run/netns"),
             host_path("machine", "/etc/machine-id", "File"),
             {"name": "tmp", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},

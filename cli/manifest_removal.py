@@ -23,7 +23,10 @@ def removal(site: Site, *, force: bool) -> list[Object]:
         "name": "remove",
         "image": site.image,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["uninstall-node", "--root", _HOST, *(["--force"] if force else [])],
+        "args": [
+            *("uninstall-node", "--root", _HOST, "--host-local", site.host_local),
+            *(["--force"] if force else []),
+        ],
         "securityContext": confined(*CAPABILITIES),
         "readinessProbe": probe("/readyz", int(PAGE.rpartition(":")[2]), periodSeconds=1),
         "volumeMounts": [

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import PurePosixPath
 
 from net.address import IPAddress, IPNetwork
 from net.settings import LogLevel
@@ -13,6 +14,7 @@ IPAMD_PORT, ENROLL_PORT = 9476, 9475
 BLOCK_LENGTH = {4: 24, 6: 112}
 IPV4 = IPv4Network("10.244.0.0/16")
 IPV6 = IPv6Network("fd00:10:244::/56")
+HOST_LOCAL = "/var/lib/cni/networks"
 # etcd as kubeadm 1.34 brings it: the control plane has this image already.
 ETCD_IMAGE = "registry.k8s.io/etcd:3.6.5-0"
 
@@ -60,7 +62,8 @@ class Senseless(Exception):
 class Site:
     """*mtu* 0: as the links allow; *api_server* "": as each node's kubelet finds it; *etcd*:
     URLs of one that is not ours, which *etcd_secret* is for; *members* of ours: none means one,
-    on whichever node of the control plane there is.  Raises Senseless.
+    on whichever node of the control plane there is; *host_local*: where a former network's plugin
+    of that name keeps addresses.  Raises Senseless.
     """
 
     image: str
@@ -75,6 +78,7 @@ class Site:
     etcd_secret: str = ""
     etcd_image: str = ETCD_IMAGE
     members: tuple[Member, ...] = ()
+    host_local: str = HOST_LOCAL
 
     def __post_init__(self) -> None:
         if not self.pools:
@@ -90,6 +94,8 @@ class Site:
         if self.etcd and self.members:
             raise Senseless("members are of an etcd of our own: give them, or URLs of another one")
         _check_members(self.members)
+        if not PurePosixPath(self.host_local).is_absolute():
+            raise Senseless(f"{self.host_local!r} is no directory of nodes: give it from / on")
 
 
 def _check_pool(pool: PoolChoice) -> None:

@@ -18,7 +18,9 @@ import click
 
 from agent.placement import PLUGINS, sync_directory
 from cli.contents import CONFLIST
+from cli.manifest_site import HOST_LOCAL
 from cli.places import Places
+from cni.host_local import HostLocal
 
 PAGE = "127.0.0.1:9477"
 _LOOK_S = 2.0
@@ -37,16 +39,25 @@ _STATE = (
     show_default=True,
     help="Where the node's directories are mounted.",
 )
+@click.option(
+    "--host-local",
+    type=click.Path(path_type=Path),
+    default=Path(HOST_LOCAL),
+    show_default=True,
+    help="Where a former network's IPAM plugin keeps addresses: ours go from there.",
+)
 @click.option("--force", is_flag=True, help="Do not wait for pods: they lose their network.")
 @click.option("--once", is_flag=True, help="End when the node is clean.")
-def uninstall_node(root: Path, force: bool, once: bool) -> None:
+def uninstall_node(root: Path, host_local: Path, force: bool, once: bool) -> None:
     """Take isthmus off this node of a cluster, in a pod that may."""
     from ipam.pages import serve
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    removal = Removal(root, force=force, links=_links, clean_kernel=_clean_kernel)
+    removal = Removal(
+        root, host_local=host_local, force=force, links=_links, clean_kernel=_clean_kernel
+    )
     if not once:
         serve(PAGE, _Nothing(), ready=lambda: removal.waiting_for)
     while not stopping.is_set() and removal.waiting_for:
@@ -68,11 +79,13 @@ class Removal:
         self,
         root: Path,
         *,
+        host_local: Path = Path(HOST_LOCAL),
         force: bool,
         links: Callable[[], Sequence[str]],
         clean_kernel: Callable[[Path], Sequence[str]],
     ) -> None:
         self._places = Places(root=root)
+        self._host_local = self._places.real(host_local)
         self._force = force
         self._links = links
         self._clean_kernel = clean_kernel
@@ -90,6 +103,7 @@ class Removal:
         if faults := self._clean_kernel(ledger):
             self._wait("; ".join(faults))
             return
+        HostLocal(self._host_local).keep({}, (), lambda address: True)
         for state in _STATE:
             self._clear(self._places.real(Path(state)))
         self.waiting_for = ""

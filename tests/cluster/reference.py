@@ -16,7 +16,8 @@ NAME = "10-reference.conflist"
 DIRECTORY = "/etc/cni/net.d"
 # host-local's addresses; not on disk, so that a node that was started again has none.
 LEASES = "/run/reference-leases"
-PREFIXES = {4: 24, 6: 64}
+# As isthmus cuts blocks, so that those of the same nodes can be its own later.
+PREFIXES = {4: 24, 6: 112}
 
 Address = IPv4Address | IPv6Address
 Block = IPv4Network | IPv6Network

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from cli.answers import Problem
 from cli.cluster import Cluster
 from cli.ipam_begin import Record, begin, begin_cluster, identify
+from cli.pins import InUse
 from ipam.cluster import Pool
 from ipam.signing import Issued
 from ipam.tls import TLSFiles
@@ -115,3 +116,17 @@ def test_a_pool_that_services_have_is_refused() -> None:
 
     with pytest.raises(Problem, match=r"pool ipv4 .* overlaps 10\.244\.0\.0/20"):
         asyncio.run(Record(server, "isthmus").check([POOL]))  # type: ignore[arg-type]
+
+
+def test_blocks_that_nodes_have_already_are_theirs_before_there_is_the_pool(
+    cluster: Served,
+) -> None:
+    asked = Cluster((cluster.endpoint,), cluster.identity)
+    used = [InUse(ip_network("10.244.7.0/24"), "a", "spec.podCIDRs of Node a")]
+
+    begin_cluster(asked, "", [POOL], used)
+
+    rows = asked.show("blocks")
+    assert [(row["cidr"], row["node"], row["pool"]) for row in rows] == [
+        ("10.244.7.0/24", "a", "ipv4")
+    ]

@@ -72,3 +72,14 @@ def test_the_agent_is_not_privileged() -> None:
 
     assert "privileged" not in container["securityContext"]
     assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_a_former_networks_addresses_are_looked_for_where_that_kept_them() -> None:
+    site = replace(SITE, host_local="/run/leases")
+
+    template = daemon_set(site)["spec"]["template"]["spec"]
+    mounts = {one["name"]: one["mountPath"] for one in template["containers"][0]["volumeMounts"]}
+    volumes = {one["name"]: one.get("hostPath", {}).get("path") for one in template["volumes"]}
+
+    assert str(configured(site).host_local) == mounts["former"]
+    assert volumes["former"] == "/run/leases"

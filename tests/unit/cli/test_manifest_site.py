@@ -28,6 +28,7 @@ HTTPS = ("https://10.0.0.9:2379",)
         ({"etcd": ("http://a:1",), "members": (A,)}, "of an etcd of our own"),
         ({"members": (A, B)}, "1, 3 or 5 keep a majority"),
         ({"members": (A, B, replace(C, node="a"))}, "two members of etcd on one node"),
+        ({"host_local": "leases"}, "'leases' is no directory of nodes"),
     ],
 )
 def test_choices_that_make_no_sense_are_named(changes: dict[str, Any], message: str) -> None:

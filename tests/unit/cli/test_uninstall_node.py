@@ -81,3 +81,14 @@ def test_a_root_that_is_not_there_is_a_matter_of_usage(tmp_path: Path) -> None:
     done = CliRunner().invoke(uninstall_node, ["--root", str(tmp_path / "none")])
 
     assert done.exit_code == 2
+
+
+def test_what_host_locals_directory_has_of_ours_goes(root: Path) -> None:
+    folder = root / "var/lib/cni/networks/old"
+    folder.mkdir(parents=True)
+    (folder / "10.9.0.7").write_text("c1\r\neth0")
+    (folder / "10.9.0.8").write_text("c2\r\neth0\r\n")
+
+    removal(root, []).step()
+
+    assert [one.name for one in folder.iterdir()] == ["10.9.0.7"]
