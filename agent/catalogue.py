@@ -1,13 +1,9 @@
-"""Services and slices as the API has them, and which of them changed since somebody asked.
+"""Services and slices as the API has them, and which of them changed since somebody asked."""
 
-An endpoint whose pod ended is told from one that was merely taken out: a pod stops by ending
-first, and never goes back.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from net.address import IPAddress, IPNetwork
+from net.address import IPNetwork
 from proxy import translate
 from proxy.model import ServiceName
 from proxy.reconciler import Wanted
@@ -42,7 +38,6 @@ class Catalogue:
         self._services, self._slices = services, slices
         self._slices_of: dict[ServiceName, tuple[str, ...]] = {}
         self._owner: dict[str, ServiceName] = {}
-        self._ending: dict[ServiceName, set[IPAddress]] = {}
         self._changes = Changes()
         self._troubles: dict[ServiceName, tuple[str, ...]] = {}
 
@@ -65,14 +60,8 @@ class Catalogue:
         for name in {before, after} - {None}:
             assert name is not None
             self._changes.note(name, now)
-        if found is None:
-            return
-        if found.triggered:
+        if found is not None and found.triggered:
             self._changes.triggered.append(found.triggered)
-        for members in found.endpoints.values():
-            for each in members:
-                if each.is_terminating:
-                    self._ending.setdefault(found.service, set()).add(each.address)
 
     def _move(self, key: str, before: ServiceName | None, after: ServiceName | None) -> None:
         if before is not None:
@@ -90,24 +79,6 @@ class Catalogue:
         """All changes since it was called last."""
         taken, self._changes = self._changes, Changes()
         return taken
-
-    def dead(self, names: Iterable[ServiceName]) -> dict[ServiceName, set[IPAddress]]:
-        """Addresses of pods that ended, and were endpoints of these Services until now."""
-        found: dict[ServiceName, set[IPAddress]] = {}
-        for name in names:
-            if name not in self._ending:
-                continue
-            there = {
-                each.address
-                for slice_ in self._of(name)
-                for members in slice_.endpoints.values()
-                for each in members
-            }
-            ending = self._ending.pop(name)
-            found[name] = ending - there
-            if left := ending & there:
-                self._ending[name] = left
-        return found
 
     def names(self) -> list[ServiceName]:
         """Every Service that there is."""

@@ -246,6 +246,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         pools=lambda: tuple(pool.cidr for pool in blocks.pools) if blocks else (),
         make=make,
         leaving=kubernetes.is_leaving,
+        conntrack=conntrack,
         others=lambda: kube_proxy.modes(looking.has_chain),
         clock=time.monotonic,
         random=Random(),

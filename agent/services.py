@@ -22,6 +22,7 @@ from typing import Any
 
 from agent import service_report
 from agent.catalogue import Catalogue, Changes
+from agent.departures import Conntrack, Departures
 from agent.health_checks import Check, HealthChecks, check_of
 from agent.known import KnownNode
 from agent.monitor import is_lost_part
@@ -33,7 +34,7 @@ from dataplane.errors import DataplaneError
 from dataplane.inspect import own_addresses
 from kube.client import Client
 from kube.reflector import Reflector, Selection
-from net.address import IPAddress, IPNetwork
+from net.address import IPNetwork
 from proxy import objects, translate
 from proxy.model import NodeView, ServiceName
 from proxy.reconciler import Reconciler, Wanted
@@ -55,7 +56,7 @@ class Seams:
 
     *node*: our Node as it was said last; *pools*: where pods have addresses; *make*: the tables,
     for a view of the node; *clock*: monotonic seconds; *leaving*: the Node is about to be removed;
-    *others*: in which modes a kube-proxy has rules here.
+    *conntrack*: the flows of this node; *others*: in which modes a kube-proxy has rules here.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Seams:
     leaving: Callable[[], bool]
     clock: Callable[[], float]
     random: Random
+    conntrack: Conntrack | None = None
     others: Callable[[], Sequence[str]] = tuple
     interval_s: float = 60.0
 
@@ -88,6 +90,7 @@ class Services:
         self._pace = Pace(seams.random, longest_rest_s=LONGEST_REST_S, longest_s=seams.interval_s)
         self._checks: dict[ServiceName, tuple[int, Check]] = {}
         self._health = HealthChecks(lambda: not self.unhealthy())
+        self._departures = Departures(client, seams.conntrack, seams.random)
         self._news = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._lock = threading.Lock()
@@ -146,6 +149,7 @@ class Services:
                 for reflector in self._reflectors():
                     tasks.create_task(reflector.run())
                 tasks.create_task(pages.run())
+                tasks.create_task(self._departures.run())
                 tasks.create_task(self._work_for_ever())
         finally:
             self._loop = None
@@ -194,9 +198,8 @@ class Services:
         self._news.clear()
         changes = self._catalogue.take()
         self._round_begun = changes.since if changes.since is not None else begun
-        dead = self._catalogue.dead(changes.names)
         loop = asyncio.get_running_loop()
-        well = await loop.run_in_executor(worker, self._round, changes, dead, is_whole)
+        well = await loop.run_in_executor(worker, self._round, changes, is_whole)
         now = self._seams.clock()
         self._round_begun = None
         self._pace.end(now, well=well)
@@ -205,15 +208,13 @@ class Services:
             self.metrics.programmed(changes.triggered)
         await self._health.settle(dict(self._checks.values()))
 
-    def _round(
-        self, changes: Changes, dead: Mapping[ServiceName, set[IPAddress]], is_whole: bool
-    ) -> bool:
+    def _round(self, changes: Changes, is_whole: bool) -> bool:
         """In the one thread that works on the tables; returns whether all went well."""
         begun, mended = self._seams.clock(), 0
         trouble = ""
         with self._lock:
             try:
-                mended = self._bring(changes, dead, is_whole)
+                mended = self._bring(changes, is_whole)
             except DataplaneError as exc:
                 trouble = str(exc)
             except Exception as exc:  # the edge: a bug here must not end the service of others
@@ -232,9 +233,7 @@ class Services:
         self.metrics.services.set(len(self._services.objects))
         return not trouble
 
-    def _bring(
-        self, changes: Changes, dead: Mapping[ServiceName, set[IPAddress]], is_whole: bool
-    ) -> int:
+    def _bring(self, changes: Changes, is_whole: bool) -> int:
         view, reconciler = self.view(), self._reconciler
         if is_whole:
             self._look_for_others()
@@ -244,7 +243,7 @@ class Services:
         reconciler.look(view)
         news = {name: self._wanted(name, view) for name in changes.names}
         if news:
-            reconciler.change(news, dead)
+            self._departures.note(reconciler.change(news))
         mended = reconciler.repair() if is_whole else 0
         if mended:
             log.warning("Services were not as planned: mended", extra={"elements": mended})

@@ -167,6 +167,21 @@ class Conntrack:
                 if some:
                     self._forget_listed(version, some)
 
+    def find(self, which: Collection[Flows]) -> set[Flows]:
+        """Those of *which*, each translated to somebody, that there are.
+
+        Raises NetlinkError, DumpInterrupted.
+        """
+        wanted = {_name_of(each): each for each in which}
+        with self._lock:
+            return {
+                wanted[name]
+                for version in {each.version for each in which}
+                for entry in self._listed(version, is_translated=True)
+                for name in _names(entry)
+                if name in wanted
+            }
+
     def _placed(self, which: Collection[Flows]) -> Iterator[Flows]:
         """Without an address, and whatever became of them, those of this host alone are meant."""
         own: set[IPAddress] | None = None
@@ -180,20 +195,11 @@ class Conntrack:
                     yield each._replace(address=address)
 
     def _forget_listed(self, version: int, flows: Sequence[Flows]) -> None:
-        wanted = {
-            (each.address, each.protocol.number, each.port, each.to): each.kept for each in flows
-        }
-        request = _header(version)
-        if all(each.to for each in flows):
-            # Older kernels do not know the mask, and list all.
-            mask = struct.pack(">I", _TRANSLATED)
-            request += attribute(_STATUS, mask) + attribute(_STATUS_MASK, mask)
-        found = (parse(payload) for _, payload in self._netlink.dump(message(_GET, DUMP, request)))
+        wanted = {_name_of(each): each.kept for each in flows}
         deletions = [
             message(_DELETE, 0, _header(version) + entry.handle)
-            for entry in found
-            if entry is not None
-            and any(
+            for entry in self._listed(version, is_translated=all(each.to for each in flows))
+            if any(
                 name in wanted and entry.reply.source not in wanted[name] for name in _names(entry)
             )
         ]
@@ -201,6 +207,17 @@ class Conntrack:
             self._netlink.transact(
                 deletions[start : start + _PER_DATAGRAM], tolerate=lambda exc: exc.absent
             )
+
+    def _listed(self, version: int, *, is_translated: bool) -> Iterator[Entry]:
+        """All flows of IPv4 or IPv6, or those whose destination was translated."""
+        request = _header(version)
+        if is_translated:
+            # Older kernels do not know the mask, and list all.
+            mask = struct.pack(">I", _TRANSLATED)
+            request += attribute(_STATUS, mask) + attribute(_STATUS_MASK, mask)
+        for _, payload in self._netlink.dump(message(_GET, DUMP, request)):
+            if (entry := parse(payload)) is not None:
+                yield entry
 
     def entries(self, version: int, match: Match | None = None) -> list[Entry]:
         """Flows of IPv4 or IPv6 (not locked); *match* narrows them, where the kernel can.
@@ -266,6 +283,10 @@ def _matches(flows: Flows) -> tuple[Match, ...]:
 
 
 _Name = tuple[IPAddress | None, int, int, IPAddress | None]
+
+
+def _name_of(flows: Flows) -> _Name:
+    return flows.address, flows.protocol.number, flows.port, flows.to
 
 
 def _names(entry: Entry) -> Iterator[_Name]:

@@ -1,7 +1,6 @@
 """What differs between what is there and what shall be, cut into transactions.  Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import NamedTuple
 
 from dataplane.nft.objects import Element
@@ -38,8 +37,16 @@ def between(found: Iterable[Element], wanted: Iterable[Element]) -> Iterator[Cha
 
 
 def chunks(changes: Iterable[Change]) -> Iterator[list[Change]]:
-    rest = iter(changes)
-    while some := list(islice(rest, PER_TRANSACTION // 2)):
+    some: list[Change] = []
+    count = 0
+    for each in changes:
+        own = (each.delete is not None) + (each.add is not None)
+        if count + own > PER_TRANSACTION:
+            yield some
+            some, count = [], 0
+        some.append(each)
+        count += own
+    if some:
         yield some
 
 

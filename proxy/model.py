@@ -42,7 +42,8 @@ class Service:
 
     *external_ips* may be anybody's; *load_balancer_ips* are those of the status whose ipMode is
     VIP.  *affinity_s*: for how long a client keeps its endpoint, 0: not at all.  *created*: the
-    older of two that claim one address and port has it.
+    older of two that claim one address and port has it.  *is_assigned*: the addresses of the status
+    came from our pools, and nodes answer for them.
     """
 
     name: ServiceName
@@ -56,13 +57,15 @@ class Service:
     affinity_s: int = 0
     health_check_node_port: int = 0
     created: str = ""
+    is_assigned: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
     """Who answers for one port of a Service; *zone_hints*, *node_hints*: for whom it is meant.
 
-    *port* is the endpoint's own.  *terminating*: it still answers what it is *serving*.
+    *port* is the endpoint's own.  *terminating*: it still answers what it is *serving*.  *pod*:
+    its name, in the Service's namespace; "" where it is no pod.
     """
 
     address: IPAddress
@@ -73,6 +76,7 @@ class Endpoint:
     is_terminating: bool = False
     zone_hints: frozenset[str] = frozenset()
     node_hints: frozenset[str] = frozenset()
+    pod: str = ""
 
 
 Endpoints = dict[tuple[str, Protocol], tuple[Endpoint, ...]]

@@ -5,7 +5,7 @@ A field that may be absent has a default; null is taken for absent.
 
 import msgspec
 
-from kube.objects import Meta
+from kube.objects import Condition, Meta
 
 SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -79,6 +79,7 @@ class LoadBalancerStatus(msgspec.Struct, frozen=True):
 
 class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
     load_balancer: LoadBalancerStatus = LoadBalancerStatus()
+    conditions: tuple[Condition, ...] | None = None
 
 
 class Service(msgspec.Struct, frozen=True):
@@ -102,8 +103,14 @@ class Hints(msgspec.Struct, frozen=True, rename="camel"):
     for_nodes: tuple[Meant, ...] | None = None
 
 
+class Target(msgspec.Struct, frozen=True):
+    kind: str = ""
+    name: str = ""
+
+
 class Endpoint(msgspec.Struct, frozen=True, rename="camel"):
     addresses: tuple[str, ...] = ()
+    target_ref: Target | None = None
     conditions: Conditions = Conditions()
     node_name: str | None = None
     hints: Hints | None = None

@@ -27,13 +27,11 @@ from proxy.plan import (
     node_elements,
     plan,
 )
-from proxy.stale_flows import State, inherited, stale
+from proxy.stale_flows import Departed, State, departed, inherited, stale
 from proxy.translate import API, answers
 from proxy.walk import Packet
 
 log = logging.getLogger(__name__)
-
-NOBODY: Mapping[ServiceName, Collection[IPAddress]] = {}
 
 _FAMILIES = {Family.IP: 4, Family.IP6: 6}
 
@@ -94,10 +92,11 @@ class Reconciler:
         former = Former(each for found in observed.values() for each in found or ())
         gone: list[Flows] = []
         for name, each in wanted.items():
-            before = former.planned(each.service, self._owned(each.service))
+            owned = self._owned(each.service)
+            before = former.planned(each.service, owned)
             if name == API and not answers(each.endpoints):
                 self._wanted[name] = Wanted(each.service, _endpoints(before))
-            self._planned[name] = planned = self._plan(name, before)
+            self._planned[name] = planned = self._plan(name, owned, before)
             self._hairpin.update(planned.hairpin)
             gone += inherited(State(before, {}), self._state(name))
         self._mend_all(observed)
@@ -169,12 +168,8 @@ class Reconciler:
                 log.error("not programmed", extra={"element": str(what), "error": str(exc)})
                 self.trouble = f"{what}: {exc}"
 
-    def change(
-        self,
-        news: Mapping[ServiceName, Wanted | None],
-        dead: Mapping[ServiceName, Collection[IPAddress]] = NOBODY,
-    ) -> None:
-        """Put, change or (None) remove Services; connections to their *dead* pods end.
+    def change(self, news: Mapping[ServiceName, Wanted | None]) -> list[Departed]:
+        """Put, change or (None) remove Services; returns the pods that left them.
 
         What the kernel refuses of one Service is in `refused`; the others are in place.
         """
@@ -185,14 +180,17 @@ class Reconciler:
             affected |= self._claim(name, wanted)
         changes: dict[ServiceName, list[Change]] = {}
         gone: list[Flows] = []
+        left: list[Departed] = []
         for name in affected:
             old = before.get(name) or self._state(name)
             if found := self._advance(name):
                 changes[name] = found
-            gone += stale(old, self._state(name), dead.get(name, ()))
+            gone += stale(old, self._state(name))
+            left += departed(old, self._state(name))
         for some in gathered(changes):
             self._try(some)
         self._forget(gone)
+        return left
 
     def _kept(self, name: ServiceName, wanted: Wanted | None) -> Wanted | None:
         """The API server's own Service keeps its last endpoints: else we would hear no more."""
@@ -265,15 +263,18 @@ class Reconciler:
         before = self._planned.pop(name, None)
         after = None
         if name in self._wanted:
-            self._planned[name] = after = self._plan(name, before)
+            owned = self._owned(self._wanted[name].service)
+            self._planned[name] = after = self._plan(name, owned, before)
         versions = self._tables.keys()
         there = elements(before, versions) if before is not None else ()
         goal = elements(after, versions) if after is not None else ()
         return [*between(there, goal), *self._hairpins(before, after)]
 
-    def _plan(self, name: ServiceName, before: Planned | None = None) -> Planned:
+    def _plan(
+        self, name: ServiceName, owned: Collection[Frontend], before: Planned | None
+    ) -> Planned:
         service, endpoints = self._wanted[name]
-        return plan(service, endpoints, self._node, owned=self._owned(service), before=before)
+        return plan(service, endpoints, self._node, owned=owned, before=before)
 
     def _owned(self, service: Service) -> list[Frontend]:
         return self._claims.owned(service, self._frontends(service))

@@ -5,13 +5,13 @@ to, or were not, until conntrack forgets them.  A TCP connection lives as long a
 or not, in a slice or not; that of a pod that is gone is to end, not to hang.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from dataplane.flows import Flows
 from dataplane.nft.objects import Protocol
 from net.address import IPAddress
-from proxy.model import Endpoints
+from proxy.model import Endpoints, ServiceName
 from proxy.plan import Backend, Frontend, ListKey, Planned, ports_of
 
 
@@ -22,41 +22,70 @@ class State(NamedTuple):
     endpoints: Endpoints
 
 
-def stale(before: State, after: State, dead: Collection[IPAddress]) -> Iterator[Flows]:
-    """What to forget of one Service; *dead*: addresses of its pods that ended."""
+class Departed(NamedTuple):
+    """A *pod* at *address* that is an endpoint of *service* no more, and the TCP flows to it."""
+
+    service: ServiceName
+    pod: str
+    address: IPAddress
+    flows: tuple[Flows, ...]
+
+
+def departed(before: State, after: State) -> Iterator[Departed]:
+    """Pods that no slice has any more, ready or not."""
+    if before.planned is None or before.endpoints is after.endpoints:
+        return
+    there = {each.address for members in after.endpoints.values() for each in members}
+    left = {
+        each.address: each.pod
+        for members in before.endpoints.values()
+        for each in members
+        if each.pod and each.address not in there
+    }
+    for address, pod in left.items():
+        flows = tuple(
+            _of(frontend, address)
+            for frontend in before.planned.owned
+            if frontend.protocol is Protocol.TCP and frontend.version == address.version
+        )
+        if flows:
+            yield Departed(before.planned.service.name, pod, address, flows)
+
+
+def stale(before: State, after: State) -> Iterator[Flows]:
+    """What to forget of one Service at once."""
     old, new = dict(_answering(before)), dict(_answering(after))
     for frontend, had in old.items():
-        is_tcp = frontend.protocol is Protocol.TCP
-        if frontend not in new and not is_tcp:
+        if frontend not in new:
             yield _of(frontend)
             continue
-        left = {each.address for each in had - new.get(frontend, set())} if not is_tcp else set()
-        for address in left | {each for each in dead if each.version == frontend.version}:
+        for address in {each.address for each in had - new[frontend]}:
             yield _of(frontend, address)
     for frontend, has in new.items():
         # Until now they went past us, or to nobody.
-        if has and not old.get(frontend) and frontend.protocol is not Protocol.TCP:
+        if has and not old.get(frontend):
             yield _of(frontend)
 
 
 def inherited(before: State, after: State) -> Iterator[Flows]:
     """The same, where another proxy may have translated: its flows to who answers go on."""
     answering = dict(_answering(after))
-    for each in stale(before, after, ()):
+    for each in stale(before, after):
         frontend = Frontend(each.version, each.address, each.protocol, each.port)
         has = answering.get(frontend, ())
         yield each if each.to else each._replace(kept=frozenset(one.address for one in has))
 
 
 def _answering(state: State) -> Iterator[tuple[Frontend, set[Backend]]]:
-    """Each frontend, with all to whom it leads, and those who serve without being preferred.
+    """Each frontend but of TCP, with all to whom it leads, and who serves without being preferred.
 
     Flows to those go on.
     """
     planned = state.planned
     if planned is None:
         return
-    for frontend, port in ports_of(planned.service, planned.owned):
+    owned = [each for each in planned.owned if each.protocol is not Protocol.TCP]
+    for frontend, port in ports_of(planned.service, owned):
         found = {
             Backend(each.address, each.port)
             for each in state.endpoints.get((port.name, port.protocol), ())

@@ -13,6 +13,7 @@ from sys import intern
 from typing import TypeVar
 
 from dataplane.nft.objects import Protocol
+from kube.objects import ASSIGNED
 from net.address import IPAddress, IPNetwork
 from proxy import objects
 from proxy.model import Endpoint, Endpoints, Service, ServiceName, ServicePort, TrafficPolicy
@@ -96,6 +97,10 @@ def service(found: objects.Service) -> Translated:
             affinity_s=_affinity(spec),
             health_check_node_port=spec.health_check_node_port if is_local else 0,
             created=found.metadata.creation_timestamp,
+            is_assigned=any(
+                one.type == ASSIGNED and one.status == "True"
+                for one in found.status.conditions or ()
+            ),
         ),
         tuple(read.troubles),
     )
@@ -247,7 +252,7 @@ def _address(found: objects.Endpoint, version: int, read: _Reader) -> IPAddress 
 
 
 def _endpoint(found: objects.Endpoint, address: IPAddress, port: int) -> Endpoint:
-    hints, conditions = found.hints, found.conditions
+    hints, conditions, target = found.hints, found.conditions, found.target_ref
     return Endpoint(
         address=address,
         port=port,
@@ -257,6 +262,7 @@ def _endpoint(found: objects.Endpoint, address: IPAddress, port: int) -> Endpoin
         is_terminating=conditions.terminating is True,
         zone_hints=_names(hints.for_zones) if hints else _NOBODY,
         node_hints=_names(hints.for_nodes) if hints else _NOBODY,
+        pod=target.name if target and target.kind == "Pod" else "",
     )
 
 

@@ -23,7 +23,10 @@ def service(name: str, *cluster_ips: str, namespace: str = "shop", **more: Any) 
 def slice_(
     of: str, *endpoints: str, port: int = 8080, suffix: str = "a", namespace: str = "shop"
 ) -> Json:
-    """Each endpoint as "10.244.1.7@node", with "!" for one that ends and "?" for one unready."""
+    """Each endpoint as "10.244.1.7@node", with "!" for one that ends and "?" for one unready.
+
+    It is a pod, named as its address.
+    """
     return {
         "metadata": {
             "name": f"{of}-{suffix}",
@@ -46,4 +49,16 @@ def _endpoint(text: str) -> Json:
         conditions = {"ready": False, "serving": True, "terminating": True}
     if text.endswith("?"):
         conditions = {"ready": False, "serving": False, "terminating": False}
-    return {"addresses": [address], "conditions": conditions, "nodeName": node or "here"}
+    return {
+        "addresses": [address],
+        "conditions": conditions,
+        "nodeName": node or "here",
+        "targetRef": {"kind": "Pod", "name": address},
+    }
+
+
+def pod(address: str, *, name: str = "", phase: str = "Running", namespace: str = "shop") -> Json:
+    return {
+        "metadata": {"name": name or address, "namespace": namespace},
+        "status": {"phase": phase, "podIPs": [{"ip": address}]},
+    }

@@ -164,6 +164,16 @@ def test_flows_to_a_former_endpoint_are_forgotten_and_others_go_on(
 
 
 @pytest.mark.parametrize("v", [4, 6])
+def test_translated_flows_are_found_by_whom_they_lead_to(tracked: Tracked, v: int) -> None:
+    tracked.send(FAR[v], 700, source=OWN[v])  # translated to the pod
+    tracked.send(FAR[v], 3, source=OWN[v])
+    there, other = flows(v, FAR[v], 700, POD[v]), flows(v, FAR[v], 700, OWN[v])
+
+    assert tracked.conntrack.find([there, other, flows(v, FAR[v], 3, FAR[v])]) == {there}
+    assert tracked.conntrack.find([]) == set()
+
+
+@pytest.mark.parametrize("v", [4, 6])
 @pytest.mark.parametrize("others", [0, 20])
 def test_flows_at_a_frontend_are_forgotten_whatever_became_of_them(
     tracked: Tracked, v: int, others: int

@@ -26,8 +26,8 @@ from proxy.tables import skeleton
 from tests.kernel.conftest import Namespace
 from tests.kernel.service_site import NODE, VIEW, Site, pod_address, site
 from tests.kernel.sockets import inside
-from tests.kube_api import SERVICE_CIDRS, SERVICES, SLICES, FakeAPI, until
-from tests.service_objects import service, slice_
+from tests.kube_api import PODS, SERVICE_CIDRS, SERVICES, SLICES, FakeAPI, until
+from tests.service_objects import pod, service, slice_
 
 pytestmark = pytest.mark.kernel
 
@@ -78,6 +78,7 @@ async def serving(here: Site, api: FakeAPI, **settings: Any) -> AsyncIterator[Ru
             leaving=lambda: False,
             clock=time.monotonic,
             random=Random(),
+            conntrack=conntrack,
         )
         services = Services(
             Settings(healthz_address="127.0.0.1:10256", **settings), Client(api.access), seams
@@ -245,20 +246,49 @@ def tcp_flows(here: Site) -> list[str]:
         ]
 
 
-@pytest.mark.parametrize(("as_it_went", "kept"), [("?", True), ("", True), ("!", False)])
-def test_a_connection_ends_with_its_pod_and_not_before(
-    here: Site, as_it_went: str, kept: bool
+@pytest.mark.parametrize("as_it_went", ["", "?", "!"])
+@pytest.mark.parametrize("fate", ["lives on", "is deleted", "has ended"])
+def test_a_connection_ends_when_its_address_is_no_pods_any_more(
+    here: Site, as_it_went: str, fate: str
 ) -> None:
+    """However the endpoint went: ready, as one that a forced deletion takes, unready, ending."""
+
     async def play(at: Running) -> None:
+        at.api.put(PODS, pod(P1))
         at.put(service("web", WEB_IP), slice_("web", P1))
         await at.until_answered({"p1"}, WEB_IP)
         at.put(slice_("web", P1 + as_it_went, FAR))
         await at.until_answered({"p1", "far"} if not as_it_went else {"far"}, WEB_IP)
         assert P1 in tcp_flows(here)
 
+        if fate == "is deleted":
+            at.api.delete(PODS, f"shop/{P1}")
+        if fate == "has ended":
+            at.api.put(PODS, pod(P1, phase="Failed"))
         at.put(slice_("web", FAR))
         await at.until_answered({"far"}, WEB_IP)
+        await until(lambda: at.api.count("GET", f"/api/v1/namespaces/shop/pods/{P1}") > 0)
 
-        assert (P1 in tcp_flows(here)) is kept
+        if fate != "lives on":
+            await until(lambda: P1 not in tcp_flows(here))
+        assert (P1 in tcp_flows(here)) is (fate == "lives on")
+
+    run(here, play)
+
+
+def test_a_connection_to_a_pod_that_left_ends_when_the_pod_does(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.api.put(PODS, pod(P1))
+        at.put(service("web", WEB_IP), slice_("web", P1))
+        await at.until_answered({"p1"}, WEB_IP)
+        asked = f"/api/v1/namespaces/shop/pods/{P1}"
+        at.put(slice_("web", FAR))
+        await until(lambda: at.api.count("GET", asked) > 0)
+        assert P1 in tcp_flows(here)
+
+        at.api.delete(PODS, f"shop/{P1}")
+
+        await until(lambda: P1 not in tcp_flows(here))
+        assert at.api.count("GET", asked) > 1
 
     run(here, play)

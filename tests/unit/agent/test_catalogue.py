@@ -88,20 +88,6 @@ def test_a_slice_that_goes_over_to_another_service_changes_both() -> None:
     assert at.endpoints() == []
 
 
-def test_pods_that_ended_are_told_from_those_that_were_taken_out() -> None:
-    at = Copies()
-    at.put(slice_("web", "10.244.1.1", "10.244.1.2", "10.244.1.3!"))
-    at.put(slice_("web", "10.244.1.1", "10.244.1.2!", "10.244.1.3!"))
-    assert at.catalogue.dead([WEB])[WEB] == set()
-
-    at.put(slice_("web", "10.244.1.3!"))
-
-    assert list(map(str, at.catalogue.dead([WEB])[WEB])) == ["10.244.1.2"]
-    at.drop("shop/web-a")
-    assert list(map(str, at.catalogue.dead([WEB])[WEB])) == ["10.244.1.3"]
-    assert at.catalogue.dead([WEB]) == {}
-
-
 def test_what_cannot_be_used_is_told_until_it_is_gone() -> None:
     at = Copies()
     at.put(service("web", "10.96.0.1", externalIPs=["127.0.0.1"]))

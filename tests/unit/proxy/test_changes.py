@@ -29,11 +29,13 @@ def test_nothing_differs_between_equals() -> None:
 
 def test_a_change_of_many_elements_goes_in_several_transactions_in_its_order() -> None:
     many = [Change(None, element(n % 256)) for n in range(2 * PER_TRANSACTION)]
+    many += [Change(element(n % 256), element(n % 256)) for n in range(PER_TRANSACTION)]
 
     parts = list(chunks(many))
 
-    # A change may delete and add.
-    assert all(2 * len(part) <= PER_TRANSACTION for part in parts)
+    assert [sum((c.delete is not None) + 1 for c in part) for part in parts] == (
+        [PER_TRANSACTION] * 4
+    )
     assert [each for part in parts for each in part] == many
 
 

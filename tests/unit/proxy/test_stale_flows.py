@@ -1,6 +1,5 @@
 """Flows that are forgotten: as few as may be, and none that should go on."""
 
-from collections.abc import Collection
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -9,7 +8,7 @@ from dataplane.nft.objects import Protocol
 from net.address import IPAddress
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName, ServicePort
 from proxy.plan import Planned, frontends, plan
-from proxy.stale_flows import State, inherited, stale
+from proxy.stale_flows import Departed, State, departed, inherited, stale
 
 NODE = NodeView(name="here", zone="z1")
 CLUSTER_IP = ip_address("10.96.0.20")
@@ -24,7 +23,7 @@ def service(protocol: Protocol, node_port: int = 0) -> Service:
     )
 
 
-def at(protocol: Protocol, *addresses: IPAddress, **state: bool) -> Endpoints:
+def at(protocol: Protocol, *addresses: IPAddress, **state: object) -> Endpoints:
     members = tuple(Endpoint(address=each, port=53, **state) for each in addresses)  # type: ignore[arg-type]
     return {("x", protocol): members}
 
@@ -37,7 +36,6 @@ def forgotten(
     protocol: Protocol,
     before: Endpoints | None,
     after: Endpoints | None,
-    dead: Collection[IPAddress] = (),
     node_port: int = 0,
 ) -> list[Flows]:
     of = service(protocol, node_port)
@@ -45,7 +43,6 @@ def forgotten(
         stale(
             State(None if before is None else planned(of, before), before or {}),
             State(None if after is None else planned(of, after), after or {}),
-            dead,
         )
     )
 
@@ -80,27 +77,48 @@ def test_datagrams_to_an_endpoint_that_others_are_preferred_to_go_on() -> None:
     assert forgotten(Protocol.UDP, at(Protocol.UDP, A, B), {("x", Protocol.UDP): (near, far)}) == []
 
 
-def test_connections_live_on_unless_their_pod_is_gone() -> None:
-    before, after = at(Protocol.TCP, A, B), at(Protocol.TCP, B)
+def test_connections_are_nothing_that_is_forgotten_at_once() -> None:
+    assert forgotten(Protocol.TCP, at(Protocol.TCP, A, B), at(Protocol.TCP, B)) == []
+    assert forgotten(Protocol.TCP, at(Protocol.TCP, A, B), None) == []
 
-    assert forgotten(Protocol.TCP, before, after) == []
-    assert forgotten(Protocol.TCP, before, after, dead={A}) == [
-        Flows(4, CLUSTER_IP, Protocol.TCP, 53, A)
-    ]
-    assert forgotten(Protocol.TCP, before, None) == []
-    assert forgotten(Protocol.TCP, before, None, dead={A}) == [
-        Flows(4, CLUSTER_IP, Protocol.TCP, 53, A)
-    ]
+
+def left(before: Endpoints, after: Endpoints | None) -> list[Departed]:
+    of = service(Protocol.TCP)
+    now = State(None if after is None else planned(of, after), after or {})
+    return list(departed(State(planned(of, before), before), now))
+
+
+def test_pods_that_no_slice_has_any_more_departed() -> None:
+    (one,), (other,) = (
+        at(Protocol.TCP, each, pod=f"web-{each}")["x", Protocol.TCP] for each in (A, B)
+    )
+    both = {("x", Protocol.TCP): (one, other)}
+    unready = {("x", Protocol.TCP): (replace(one, is_ready=False, is_serving=False), other)}
+    rest = {("x", Protocol.TCP): (other,)}
+    gone = Departed(
+        ServiceName("shop", "web"), f"web-{A}", A, (Flows(4, CLUSTER_IP, Protocol.TCP, 53, A),)
+    )
+
+    assert left(both, both) == left(both, unready) == []
+    assert left(both, rest) == left(unready, rest) == [gone]
+    assert {each.address for each in left(both, None)} == {A, B}
+
+
+def test_who_is_no_pod_never_departs_and_datagrams_have_no_connections() -> None:
+    udp = service(Protocol.UDP)
+    pods = at(Protocol.UDP, A, pod="web")
+
+    assert left(at(Protocol.TCP, A), {}) == []
+    assert list(departed(State(planned(udp, pods), pods), State(None, {}))) == []
 
 
 def test_who_was_not_preferred_any_more_loses_its_flows_when_it_goes() -> None:
-    for protocol in (Protocol.UDP, Protocol.TCP):
-        ending = at(protocol, A, is_ready=False, is_serving=True, is_terminating=True)
-        before = {("x", protocol): (*ending["x", protocol], Endpoint(address=B, port=53))}
+    ending = at(Protocol.UDP, A, is_ready=False, is_serving=True, is_terminating=True)
+    before = {("x", Protocol.UDP): (*ending["x", Protocol.UDP], Endpoint(address=B, port=53))}
 
-        assert forgotten(protocol, before, at(protocol, B), dead={A}) == [
-            Flows(4, CLUSTER_IP, protocol, 53, A)
-        ]
+    assert forgotten(Protocol.UDP, before, at(Protocol.UDP, B)) == [
+        Flows(4, CLUSTER_IP, Protocol.UDP, 53, A)
+    ]
 
 
 def test_the_first_endpoint_takes_what_went_past_before() -> None:
@@ -127,7 +145,7 @@ def test_a_frontend_that_another_service_has_now_is_as_if_it_went() -> None:
 
     now = State(replace(before, owned=()), at(Protocol.UDP, A))
 
-    found = stale(State(before, at(Protocol.UDP, A)), now, ())
+    found = stale(State(before, at(Protocol.UDP, A)), now)
 
     assert list(found) == [Flows(4, CLUSTER_IP, Protocol.UDP, 53)]
 

@@ -171,6 +171,15 @@ def test_hints_and_node_come_along_and_hints_are_shared() -> None:
     assert first.zone_hints is second.zone_hints
 
 
+@pytest.mark.parametrize(("kind", "name"), [("Pod", "web-1"), ("Node", "")])
+def test_an_endpoint_has_the_name_of_its_pod_if_it_is_one(kind: str, name: str) -> None:
+    target = {"kind": kind, "name": "web-1"}
+
+    (found,) = members(a_slice({"addresses": ["10.244.1.7"], "targetRef": target}))
+
+    assert found.pod == name
+
+
 def test_names_of_hosts_and_slices_of_nobody_are_ignored() -> None:
     assert a_slice({"addresses": ["host.example"]}, kind="FQDN") is None
     assert a_slice(labels={objects.SERVICE_NAME: ""}) is None
