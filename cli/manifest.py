@@ -73,6 +73,12 @@ class MemberChoice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Whether isthmus translates Services: where no kube-proxy runs.",
 )
+@click.option(
+    "--admission-policy/--no-admission-policy",
+    default=True,
+    show_default=True,
+    help="Whether the API server lets an agent change its own Node alone: from 1.30 on.",
+)
 @click.option("--api-server", default="", help="Its URL; without it what each kubelet uses.")
 @click.option(
     "--log-level",
@@ -110,6 +116,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
     mtu: int,
     masquerade: bool,
     services: bool,
+    admission_policy: bool,
     api_server: str,
     log_level: str,
     etcd: Sequence[str],
@@ -140,6 +147,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
             mtu=mtu,
             masquerade=masquerade,
             services=services,
+            admission_policy=admission_policy,
             api_server=api_server,
             log_level=LogLevel(log_level),
             etcd=tuple(etcd),
@@ -173,7 +181,9 @@ def render(site: Site) -> str:
     from cli.manifest_agent import config_map, daemon_set
     from cli.manifest_control import control
 
-    return _yaml([*access(), *control(site), config_map(site), daemon_set(site)])
+    return _yaml(
+        [*access(policy=site.admission_policy), *control(site), config_map(site), daemon_set(site)]
+    )
 
 
 def render_removal(site: Site, *, force: bool) -> str:

@@ -10,8 +10,8 @@ CA, RECORD = "isthmus-ca", "isthmus-cluster"
 Object = dict[str, Any]
 
 
-def access() -> list[Object]:
-    """In the order in which they have to be made."""
+def access(*, policy: bool = True) -> list[Object]:
+    """In the order in which they have to be made; *policy*: with the one of admission."""
     return [
         namespace(),
         *(_named("v1", "ServiceAccount", name) for name in (AGENT, IPAMD, BEGIN)),
@@ -61,7 +61,53 @@ def access() -> list[Object]:
             _rule("networking.k8s.io", ["servicecidrs"], ["list"]),
         ),
         _cluster_binding(BEGIN),
+        *(own_node_alone() if policy else ()),
     ]
+
+
+def own_node_alone() -> list[Object]:
+    """RBAC lets every agent patch every Node; this lets it patch the one that its token names."""
+    named = f'request.userInfo.extra["{_NODE_NAME}"]'
+    policy = {
+        "apiVersion": f"{_ADMISSION}/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": AGENT},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {
+                "resourceRules": [
+                    {
+                        "apiGroups": [""],
+                        "apiVersions": ["v1"],
+                        "operations": ["UPDATE"],
+                        "resources": ["nodes", "nodes/status"],
+                    }
+                ]
+            },
+            "matchConditions": [
+                {
+                    "name": "is-an-agent",
+                    "expression": "request.userInfo.username == "
+                    f'"system:serviceaccount:{NAMESPACE}:{AGENT}"',
+                }
+            ],
+            "validations": [
+                {
+                    "expression": f'"{_NODE_NAME}" in request.userInfo.extra && '
+                    f"request.name in {named}",
+                    "message": "an agent changes the Node that it runs on, and no other",
+                    "reason": "Forbidden",
+                }
+            ],
+        },
+    }
+    binding = {
+        "apiVersion": f"{_ADMISSION}/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": AGENT},
+        "spec": {"policyName": AGENT, "validationActions": ["Deny"]},
+    }
+    return [policy, binding]
 
 
 def namespace() -> Object:
@@ -87,7 +133,9 @@ def _named(version: str, kind: str, name: str) -> Object:
     }
 
 
-_RBAC = "rbac.authorization.k8s.io"
+_RBAC, _ADMISSION = "rbac.authorization.k8s.io", "admissionregistration.k8s.io"
+# In each token of a pod since Kubernetes 1.30.
+_NODE_NAME = "authentication.kubernetes.io/node-name"
 
 
 def _role(name: str, *rules: Object) -> Object:

@@ -72,6 +72,7 @@ class Site:
     mtu: int = 0
     masquerade: bool = True
     services: bool = False
+    admission_policy: bool = True
     api_server: str = ""
     log_level: LogLevel = LogLevel.INFO
     etcd: tuple[str, ...] = ()

@@ -27,7 +27,7 @@ from tests.kube_contract import NAMESPACES, NODES
 PROGRAM = ROOT / "build/peers/bin/kube-apiserver"
 READY_S = 60.0
 Answer = TypeVar("Answer")
-AUDIENCE = "isthmus-ipamd"
+AUDIENCE, ISSUER = "isthmus-ipamd", "https://kubernetes.default.svc"
 ADMIN, GUEST = "admin-token", "guest-token"
 
 
@@ -139,7 +139,6 @@ def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
         )
     )
     tokens.write_text(f'{ADMIN},admin,1,"system:masters"\n{GUEST},guest,2\n')
-    issuer = "https://kubernetes.default.svc"
     return [
         f"--etcd-servers={etcd_url}",
         "--bind-address=127.0.0.1",
@@ -152,8 +151,8 @@ def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
         "--anonymous-auth=false",
         f"--service-account-key-file={key}",
         f"--service-account-signing-key-file={key}",
-        f"--service-account-issuer={issuer}",
-        f"--api-audiences={issuer}",
+        f"--service-account-issuer={ISSUER}",
+        f"--api-audiences={ISSUER}",
         # Nobody here makes the accounts that pods would have, or admits them to nodes.
         "--disable-admission-plugins=ServiceAccount",
         "--endpoint-reconciler-type=none",
@@ -166,21 +165,23 @@ async def make(client: Client, path: str, **body: Any) -> None:
         await client.create(path, body, Object)
 
 
-async def pod_token(client: Client, node: str, *, audience: str = AUDIENCE) -> str:
+async def pod_token(
+    client: Client, node: str, *, audience: str = AUDIENCE, account: str = "agent"
+) -> str:
     """The token of a pod on *node*, as the kubelet asks for one to be projected."""
     accounts, pods = (f"{NAMESPACES}/isthmus/{kind}" for kind in ("serviceaccounts", "pods"))
-    name = f"agent-{node}"
+    name = f"{account}-{node}"
     await make(client, NAMESPACES, metadata={"name": "isthmus"})
-    await make(client, accounts, metadata={"name": "agent"})
+    await make(client, accounts, metadata={"name": account})
     await make(client, NODES, metadata={"name": node})
     spec = {
         "nodeName": node,
-        "serviceAccountName": "agent",
+        "serviceAccountName": account,
         "containers": [{"name": "c", "image": "i"}],
     }
     await make(client, pods, metadata={"name": name}, spec=spec)
     uid = (await client.get(f"{pods}/{name}", Pod)).metadata.uid
     bound = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid}
     asked = {"audiences": [audience], "expirationSeconds": 600, "boundObjectRef": bound}
-    made = await client.create(f"{accounts}/agent/token", {"spec": asked}, dict)
+    made = await client.create(f"{accounts}/{account}/token", {"spec": asked}, dict)
     return str(made["status"]["token"])

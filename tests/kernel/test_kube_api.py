@@ -1,18 +1,24 @@
 """A real API server does what the fake one does, and vouches for the tokens of pods."""
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+import yaml
 
+from cli.manifest_access import AGENT, access
+from cli.places import CONF
 from kube import nodes
 from kube.client import Client
+from kube.errors import Denied
 from kube.events import About, Recorder, Told
 from kube.objects import Condition, Node
 from kube.tokens import Bearer, NotAuthenticated, review
 from tests.kernel import kube_server
+from tests.kernel.agents import ROOT
 from tests.kernel.kube_server import AUDIENCE, GUEST, Server, make, pod_token
 from tests.kube_contract import CONTRACT, NAMESPACES, NODES, Site
 
@@ -134,3 +140,65 @@ def test_events_are_written_and_counted(server: Server) -> None:
         assert found[0]["reason"] == "NoFreeAddress"
 
     server.ask(scene)
+
+
+_PLACES = {
+    "Namespace": "/api/v1/namespaces",
+    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts",
+    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles",
+    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings",
+    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    "ValidatingAdmissionPolicy": (
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+    ),
+    "ValidatingAdmissionPolicyBinding": (
+        "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings"
+    ),
+}
+
+
+def test_an_agent_changes_the_node_that_it_runs_on_and_no_other(server: Server) -> None:
+    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    serves = Condition(type="NetworkUnavailable", status="False", reason="Test", message="")
+
+    async def change(agent: Client, name: str) -> None:
+        node = await agent.get(f"{NODES}/{name}", Node)
+        node = await nodes.set_condition(agent, node, serves, at=at)
+        await nodes.remove_taint(agent, node, "there-is-none")
+
+    async def scene(client: Client) -> None:
+        for one in access():
+            place = _PLACES[one["kind"]].format(**one["metadata"])
+            await make(client, place, **one)
+        token = await pod_token(client, "own", audience=kube_server.ISSUER, account=AGENT)
+        await make(client, NODES, metadata={"name": "other"})
+        agent = server.client(token)
+        try:
+            async with asyncio.timeout(30):  # until the server has compiled the policy
+                while True:
+                    try:
+                        await change(agent, "other")
+                    except Denied as exc:
+                        refused = str(exc)
+                        break
+            await change(agent, "own")
+        finally:
+            agent.close()
+        await change(client, "other")  # others are no matter of the policy
+
+        assert "an agent changes the Node that it runs on, and no other" in refused
+
+    server.ask(scene)
+
+
+def test_kustomize_makes_the_manifest_of_the_base() -> None:
+    kubectl = ROOT / "build/peers/bin/kubectl"
+    made = subprocess.run(
+        [kubectl, "kustomize", CONF], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+
+    def named(text: str) -> dict[str, Any]:
+        return {f"{o['kind']} {o['metadata']['name']}": o for o in yaml.safe_load_all(text)}
+
+    assert named(made) == named((CONF / "isthmus.yaml").read_text())

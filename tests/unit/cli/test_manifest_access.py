@@ -55,7 +55,13 @@ def test_every_role_is_bound_to_the_account_of_its_name() -> None:
     bound = {
         (o["roleRef"]["kind"], o["roleRef"]["name"])
         for o in OBJECTS
-        if o["kind"].endswith("Binding") and o["subjects"][0]["name"] == o["roleRef"]["name"]
+        if "roleRef" in o and o["subjects"][0]["name"] == o["roleRef"]["name"]
     }
 
     assert roles == bound
+
+
+def test_the_policy_of_admission_can_be_left_out_for_a_server_without_such() -> None:
+    named = {one["kind"] for one in OBJECTS} - {one["kind"] for one in access(policy=False)}
+
+    assert named == {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
