@@ -39,7 +39,7 @@ from dataplane.links import Links
 from dataplane.nft.elements import Elements
 from dataplane.nft.objects import Element
 from tests.kernel.conftest import Namespace
-from tests.kernel.launcher.process import Done, Launcher, ended
+from tests.kernel.launcher.process import Done, Launcher, ended, filled
 from tests.kernel.sockets import inside
 
 ROOT = Path(__file__).parents[2]
@@ -217,20 +217,15 @@ class Machine:
         **variables: str,
     ) -> Iterator[subprocess.Popen[bytes]]:
         """A call that goes on beside the block; it has all its input, and has ended after it."""
-        with inside(self.host):
+        with filled(self.stdin(None, stdin)) as file, inside(self.host):
             process = subprocess.Popen(
                 ["isthmus"],
                 executable=self.launcher.binary,
                 env=self.environment(verb, pod, **variables),
-                stdin=subprocess.PIPE,
+                stdin=file,
                 stdout=stdout,
             )
         with ended(process):
-            assert process.stdin is not None
-            # Where this thread does not run for ten seconds the launcher ends, and says so.
-            with suppress(BrokenPipeError):
-                process.stdin.write(self.stdin(None, stdin))
-                process.stdin.close()
             yield process
 
     def frame(self, verb: str, pod: Pod) -> bytes:

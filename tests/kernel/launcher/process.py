@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 ATTACHMENT = {"CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/proc/self/ns/net"}
 CONFIG = b'{"cniVersion": "0.4.0", "name": "shop", "type": "isthmus"}'
@@ -70,15 +71,16 @@ class Launcher:
     def execute(
         self, environment: dict[str, str] | dict[bytes, bytes], stdin: bytes, *, name: str
     ) -> Done:
-        done = subprocess.run(
-            [name],
-            executable=self.binary,
-            env=environment,
-            input=stdin,
-            capture_output=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        with filled(stdin) as file:
+            done = subprocess.run(
+                [name],
+                executable=self.binary,
+                env=environment,
+                stdin=file,
+                capture_output=True,
+                timeout=TIMEOUT_S,
+                check=False,
+            )
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, command: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -90,6 +92,15 @@ class Launcher:
 
     def spooled(self) -> list[str]:
         return sorted(os.listdir(self.spool)) if self.spool.exists() else []
+
+
+@contextmanager
+def filled(content: bytes) -> Iterator[IO[bytes]]:
+    """A file to read *content* from: a launcher has all of it, though no thread of ours runs."""
+    with TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        yield file
 
 
 @contextmanager
