@@ -19,6 +19,7 @@ from typing import Any
 from agent.cluster import Cluster
 from agent.config import load
 from agent.joining import join
+from agent.log import configure
 from agent.wiring import Wired, wire
 from ipam.errors import IPAMError, NoFreeAddress
 from ipam.leases import Attachment, Record
@@ -81,7 +82,9 @@ class Node:
 
 
 def main(config: Path, boot: str) -> None:
-    wired = wire(load(config), boot=boot)
+    loaded = load(config)
+    configure(loaded)
+    wired = wire(loaded, boot=boot)
     cluster = join(wired)
     assert cluster is not None
     cluster.enforce_now()

@@ -110,7 +110,7 @@ def torture(run: Torture, seconds: float, *, restores: int, bump: int = 0) -> No
     with run.churning():
         with run.troubled():
             run.resting.wait(seconds)
-        assert run.ledger.wrong == []
+        assert not run.ledger.wrong, "\n".join(run.ledger.wrong)
         for _ in range(restores):
             run.troubles.restore(bump)
     run.settle()
@@ -118,7 +118,7 @@ def torture(run: Torture, seconds: float, *, restores: int, bump: int = 0) -> No
     done = run.troubles.done
     found = f"{run.seed}: {dict(done)} {dict(run.ledger.outcomes)} {dict(run.ledger.reasons)}"
     print(found)  # noqa: T201 - what a run was worth
-    assert run.ledger.wrong == [], found
+    assert not run.ledger.wrong, "\n".join([found, *run.ledger.wrong])
     assert run.left() == []
     elsewhere = ("--socket", "/nonexistent", "--store", "/nonexistent")
     assert run.site.must("ipam", "check", *elsewhere) == "No problem found.\n"

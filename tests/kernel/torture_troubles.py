@@ -14,7 +14,7 @@ from tests.kernel.etcd import Etcd
 from tests.kernel.ipamds import Ipamd, Site
 from tests.kernel.switch import Switch
 from tests.kernel.torture_ledger import Ledger, Place
-from tests.kernel.torture_nodes import PATIENCE_S, LightNode, until_each
+from tests.kernel.torture_nodes import PATIENCE_S, Away, LightNode, until_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,14 +206,26 @@ class Troubles:
         return dice.choice(self.site.replicas)
 
     def drain_node(self, dice: random.Random) -> None:
-        """Take a node out, until it has given back what was empty, and let it back in."""
+        """Take a node out, until it has given back what was empty, and let it back in.
+
+        Not one that is fenced still.  It is until the sign of life of its former boot has run out:
+        that takes as long as etcd has another leader every few seconds, and leases begin anew.
+        """
         place = dice.choice(self.places)
         with self.administration:
+            if not self._is_confirmed(place):
+                return
             place.is_disturbed = True
             self._admin("ipam", "drain", place.node.name)
             self.wait(dice, 1, 5)
             self._admin("ipam", "drain", place.node.name, "--undo")
         place.is_disturbed = False
+
+    def _is_confirmed(self, place: Place) -> bool:
+        try:
+            return bool(place.node.status()["confirmed"])
+        except Away:
+            return False
 
     def fence_node(self, dice: random.Random) -> None:
         """Switch a machine off, let others have its blocks, and boot it again."""
