@@ -25,9 +25,8 @@ from kube import services as kube_services
 from kube.client import Client
 from kube.errors import Conflict, KubeError, NotFound
 from kube.events import About, Severity, Told
-from kube.objects import LOAD_BALANCER, Condition, Service
+from kube.objects import ASSIGNED, LOAD_BALANCER, Condition, Service
 from kube.reflector import Reflector, Selection
-from kube.services import ASSIGNED
 from net.address import IPAddress
 
 TICK_S = 5.0

@@ -107,6 +107,9 @@ class EndpointSlice(msgspec.Struct, frozen=True):
 
 LOAD_BALANCER = "LoadBalancer"
 
+ASSIGNED = "isthmus.dev/AddressAssigned"
+"""The condition by which everybody knows that the addresses in a Service's status are ours."""
+
 
 class ServicePort(msgspec.Struct, frozen=True):
     port: int

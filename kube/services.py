@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kube.client import Client, PatchKind
-from kube.objects import Condition, Service
+from kube.objects import ASSIGNED, Condition, Service
 
 SERVICES = "/api/v1/services"
-
-ASSIGNED = "isthmus.dev/AddressAssigned"
-"""The condition by which everybody knows that the addresses in a Service's status are ours."""
 
 
 def find_condition(service: Service) -> Condition | None:
