@@ -198,6 +198,7 @@ _COMMANDS: dict[str, Callable[..., Awaitable[Any]]] = {
     "drain": _drain,
     "pin": _pin,
     "settings": _settings,
+    "tick": lambda authority: authority.tick(),
     "show": lambda authority, *what: authority.show(*what),
 }
 
