@@ -62,6 +62,7 @@ def introduce(wired: Wired, changed: Callable[[], None]) -> "Kubernetes | None":
         Surroundings(
             unready=lambda: unable(wired),
             blocks=lambda: wired.blocks.holdings.blocks if wired.blocks else (),
+            families=lambda: wired.blocks.families if wired.blocks else (),
             changed=changed,
             clock=time.monotonic,
             random=Random(),

@@ -26,6 +26,7 @@ from agent import failures, known, own_node
 from agent.config import KubernetesConfig
 from agent.known import Annotations, Known, KnownNode, KnownPod
 from agent.pods import CannotSay, Pods, known_pod, wanted
+from cni.args import Pod
 from cni.request import Request, Response
 from ipam.cluster import NODE_UID
 from ipam.errors import NotServed
@@ -33,7 +34,7 @@ from ipam.holdings import OwnBlock
 from kube import objects
 from kube.client import Client
 from kube.errors import Conflict, KubeError, NotFound
-from kube.events import Recorder
+from kube.events import About, Recorder, Told
 from kube.nodes import NODES
 from kube.reflector import Reflector, Selection
 from net.address import IPAddress, IPNetwork
@@ -56,6 +57,8 @@ log = logging.getLogger(__name__)
 class Surroundings:
     """What of this node is told: why it cannot serve, or "", and its blocks.
 
+    *families* are those of which it is to have a block, None where that is not known.
+
     *changed* is called when ipamd should hear of our Node again; *clock*: monotonic seconds.
     """
 
@@ -65,6 +68,7 @@ class Surroundings:
     clock: Callable[[], float]
     random: Random
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    families: Callable[[], Collection[int] | None] = tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class Kubernetes:
             self._kept,
             self._ask_pod,
             self._ask_namespace,
+            tell=self._tell_unheeded,
         )
 
     def _reflector(
@@ -199,6 +204,10 @@ class Kubernetes:
         if (told := failures.told(request, response)) is not None:
             self.recorder.tell(told)
 
+    def _tell_unheeded(self, pod: Pod, message: str) -> None:
+        about = About(kind="Pod", name=pod.name, namespace=pod.namespace, uid=pod.uid)
+        self.recorder.tell(Told(about=about, reason="UnknownAnnotation", message=message))
+
     def describe(self) -> dict[str, Any]:
         return {
             "node": self._config.node,
@@ -276,7 +285,10 @@ class Kubernetes:
         node = self._node.objects.get(self._config.node)
         if node is None:
             return True
-        duty = own_node.plan(node, unready=self._around.unready(), blocks=self._around.blocks())
+        around = self._around
+        duty = own_node.plan(
+            node, unready=around.unready(), blocks=around.blocks(), families=around.families()
+        )
         if not duty or self._is_told_often(node, duty):
             self._told = ""
             return True

@@ -7,6 +7,7 @@ spec.podCIDRs                               the node's first blocks, where nobod
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from ipaddress import ip_network
 
 from ipam.holdings import OwnBlock, OwnState
 from kube import nodes, objects
@@ -29,11 +30,23 @@ class Duty:
         return bool(self.pod_cidrs or self.condition or self.is_tainted)
 
 
-def plan(node: objects.Node, *, unready: str, blocks: Collection[OwnBlock]) -> Duty:
-    """*unready*: why ADD cannot be served, or ""."""
+def plan(
+    node: objects.Node,
+    *,
+    unready: str,
+    blocks: Collection[OwnBlock],
+    families: Collection[int] | None = (),
+) -> Duty:
+    """*unready*: why ADD cannot be served, or ""; *families*: of which to have a block, None:
+    that is not known.
+
+    podCIDRs cannot be changed: until there is one of each, nothing is written.
+    """
     taints = node.spec.taints or ()
     is_tainted = not unready and any(taint.key == NOT_READY for taint in taints)
     cidrs = () if node.spec.pod_cidrs else first_blocks(blocks)
+    if families is None or {*families} - {ip_network(cidr).version for cidr in cidrs}:
+        cidrs = ()
     wanted = condition(unready)
     same = nodes.find_condition(node, nodes.NETWORK_UNAVAILABLE) == wanted
     return Duty(cidrs, None if same else wanted, is_tainted)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from agent.known import NONE, Annotations, Known, KnownPod
 from cni.args import Pod
 from cni.errors import CNIError, ErrorCode
-from cni.wishes import KNOWN, Wishes, parse
+from cni.wishes import Wishes, is_for_us, parse, unheeded
 from kube import objects
 
 _STATIC = "kubernetes.io/config.hash"
@@ -30,7 +30,7 @@ AskNamespace = Callable[[str, float], Annotations | None]
 
 def wanted(said: Mapping[str, str] | None) -> Annotations:
     """The annotations that are for us."""
-    found = {key: said[key] for key in KNOWN if said and key in said}
+    found = {key: text for key, text in (said or {}).items() if is_for_us(key)}
     return found or NONE
 
 
@@ -52,21 +52,28 @@ class Pods:
         kept: Known,
         ask_pod: AskPod,
         ask_namespace: AskNamespace,
+        *,
+        tell: Callable[[Pod, str], None] = lambda pod, message: None,
     ) -> None:
+        """*tell* lets the pod's user know what is not heeded."""
         self._pods, self._namespaces = pods, namespaces
         self._kept = kept
         self._ask_pod, self._ask_namespace = ask_pod, ask_namespace
+        self._tell = tell
 
     def wishes(self, pod: Pod, *, within_s: float) -> Wishes:
         """CNIError 11 where nobody can say, 7 for what is malformed."""
         try:
-            return parse(pod, self._of_pod(pod, within_s), self._of_namespace(pod, within_s))
+            said = self._of_pod(pod, within_s), self._of_namespace(pod, within_s)
         except CannotSay as exc:
             raise CNIError(
                 ErrorCode.TRY_AGAIN_LATER,
                 f"what pod {pod.namespace}/{pod.name} asks for is not known",
                 str(exc),
             ) from exc
+        for message in unheeded(pod, *said):
+            self._tell(pod, message)
+        return parse(pod, *said)
 
     def _of_pod(self, pod: Pod, within_s: float) -> Annotations:
         name = f"{pod.namespace}/{pod.name}"

@@ -14,9 +14,10 @@ from ipaddress import ip_network
 from agent.talk import Talk, done
 from dataplane.errors import DataplaneError
 from ipam.calls import Leave, Register, Registered
-from ipam.cluster import NodeState, Pool
+from ipam.cluster import Config, NodeState, Pool
 from ipam.errors import IPAMError, NotServed
 from ipam.holdings import Holdings, OwnBlock, OwnState, registered
+from ipam.pools import suitable
 from net.address import IPNetwork
 
 RENEW_S = 120.0
@@ -106,6 +107,10 @@ class Standing:
         if not reply.frozen:
             self._talk.blocks.trust_table()
         condition.frozen, condition.node_state = reply.frozen, reply.node_state
+        config, labels = Config(pools=reply.pools), self._talk.who.labels()
+        self._talk.blocks.families = frozenset(
+            family for family in (4, 6) if suitable(config, family, labels)
+        )
         is_settled = not reply.frozen and reply.node_state is not NodeState.FENCED
         wait_s = RENEW_S if is_settled else UNSETTLED_S
         self._renew_at = self._talk.around.clock() + wait_s * (

@@ -13,6 +13,9 @@ from net.address import IPAddress
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}|[0-9a-f]{2}(-[0-9a-f]{2}){5}", re.IGNORECASE)
 _MAX_U64 = (1 << 64) - 1
+_UNSAID = (1 << 32) - 1  # the burst that containerd and CRI-O send with a rate: none was said
+_BURST_S = 0.1
+_LEAST_BURST = 2_000_000  # bits: some packets as large as hosts hand them over
 
 
 class Protocol(StrEnum):
@@ -43,7 +46,8 @@ def parse_bandwidth(document: Section) -> Bandwidth | None:
     """The four keys of the bandwidth convention, if any says something.
 
     As in the reference: a rate needs a burst and a burst a rate, and a burst must fit the
-    kernel's 32 bits of bytes.  (A runtime that knows only rates sends 4294967295.)
+    kernel's 32 bits of bytes.  A runtime that knows only rates sends 4294967295, with which a rate
+    of 10 Mbit/s would be none for minutes: then it is the usual burst.
     """
     for key in ("shapedSubnets", "unshapedSubnets"):
         if document.items(key):
@@ -62,6 +66,11 @@ def parse_bandwidth(document: Section) -> Bandwidth | None:
         egress_rate=egress[0],
         egress_burst=egress[1],
     )
+
+
+def usual_burst(rate: int) -> int:
+    """What may come at once: a tenth of a second's worth, by the kernel 4 GiB at most."""
+    return min(max(int(rate * _BURST_S), _LEAST_BURST), 8 * ((1 << 32) - 2)) if rate else 0
 
 
 def parse_aliases(runtime: Section, network: str) -> tuple[str, ...]:
@@ -128,4 +137,4 @@ def _rate_and_burst(document: Section, way: str) -> tuple[int, int]:
         document.refuse(rate_key, f"more than 0 bit/s, which {burst_key} needs")
     if burst // 8 >= (1 << 32) - 1:
         document.refuse(burst_key, "less than 4 GiB (34359738360 bits)")
-    return rate, burst
+    return rate, usual_burst(rate) if burst == _UNSAID else burst

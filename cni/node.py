@@ -1,6 +1,6 @@
 """What the verbs work on: one value, made by the agent or by the standalone program."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -72,6 +72,7 @@ class Blocks(Protocol):
         requested: tuple[IPAddress, ...] = (),
     ) -> Wanted: ...
     def exhaustion(self, pools: tuple[str, ...], error: NoFreeAddress) -> NoFreeAddress: ...
+    def cut_off(self) -> Sequence[object]: ...
     @property
     def pools(self) -> tuple[PoolRow, ...]: ...
 

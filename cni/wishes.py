@@ -7,17 +7,19 @@
     kubernetes.io/egress-bandwidth
 
 A namespace can say the pool and the bandwidth of its pods that do not say them.  What the runtime
-asks for by itself (CNI_ARGS, capabilities) has precedence.  Whatever cannot be honoured fails the
+asks for by itself (CNI_ARGS, capabilities) has precedence.  What is not known of isthmus.dev/ is
+told in an Event, and no more: it may be of another version.  Whatever cannot be honoured fails the
 ADD: a pod with another address or without its limit would be wrong for as long as it lives.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from difflib import get_close_matches
 
 from cni.args import Pod
-from cni.capabilities import parse_mac
+from cni.capabilities import parse_mac, usual_burst
 from cni.config import NetConf
 from cni.document import parse_address
 from cni.errors import CNIError, ErrorCode
@@ -40,8 +42,6 @@ _QUANTITY = re.compile(
     r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:([kMGTP])(i?)|(Ki)|[eE]([+]?[0-9]{1,2}))?"
 )
 _LOWEST, _HIGHEST = 1_000, 10**15  # bit/s, by Kubernetes itself
-_BURST_S = 0.1
-_LEAST_BURST = 2_000_000  # bits: some packets as large as hosts hand them over
 _POOL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -53,6 +53,24 @@ class Wishes:
     addresses: tuple[IPAddress, ...] = ()
     mac: str = ""
     bandwidth: Bandwidth | None = None
+
+
+def is_for_us(key: str) -> bool:
+    return key in KNOWN or key.startswith(OURS)
+
+
+def unheeded(pod: Pod, of_pod: Mapping[str, str], of_namespace: Mapping[str, str]) -> Iterator[str]:
+    """Say which annotations ask for nothing that there is, a line each."""
+    for key in sorted(of_pod):
+        if is_for_us(key) and key not in KNOWN:
+            known = [one.removeprefix(OURS) for one in KNOWN if one.startswith(OURS)]
+            near = get_close_matches(key.removeprefix(OURS), known, n=1)
+            meant = f"did you mean {OURS}{near[0]}?" if near else f"there are {', '.join(KNOWN)}"
+            yield f"annotation {key} of pod {pod.namespace}/{pod.name} is not known: {meant}"
+    for key in sorted(of_namespace):
+        if is_for_us(key) and key not in OF_NAMESPACES:
+            allowed = ", ".join(OF_NAMESPACES)
+            yield f"annotation {key} of namespace {pod.namespace} says nothing: {allowed} do"
 
 
 def parse(pod: Pod, of_pod: Mapping[str, str], of_namespace: Mapping[str, str]) -> Wishes:
@@ -126,9 +144,9 @@ class _Reader:
             return None
         return Bandwidth(
             ingress_rate=ingress,
-            ingress_burst=_burst(ingress),
+            ingress_burst=usual_burst(ingress),
             egress_rate=egress,
-            egress_burst=_burst(egress),
+            egress_burst=usual_burst(egress),
         )
 
     def _rate(self, key: str) -> int:
@@ -162,11 +180,6 @@ class _Reader:
             f'annotation {key} of {whose} is "{value[:80]}"',
             f"it must be {allowed}",
         )
-
-
-def _burst(rate: int) -> int:
-    """What may come at once: a tenth of a second's worth, by the kernel 4 GiB at most."""
-    return min(max(int(rate * _BURST_S), _LEAST_BURST), 8 * ((1 << 32) - 2)) if rate else 0
 
 
 def _quantity(text: str) -> Decimal | None:

@@ -103,6 +103,8 @@ class Blocks:
             (b.pool for b in self._own.blocks if not b.default), self._clock()
         )
         self.exhausted = 0
+        # Those of which the cluster has a pool for this node; None: ipamd has not said yet.
+        self.families: frozenset[int] | None = None
         self._trouble, self._since = "", 0.0
         self.wake: Callable[[], None] = lambda: None
         self.link_of: Callable[[Record], str | None] = lambda record: None

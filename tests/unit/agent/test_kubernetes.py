@@ -314,3 +314,18 @@ def test_a_disk_that_is_full_costs_the_memory_alone(
         assert not at.kubernetes._is_kept
 
     played(tmp_path, scene, run=False)
+
+
+def test_an_unknown_annotation_is_an_event_on_its_pod(tmp_path: Path) -> None:
+    async def scene(at: Site) -> None:
+        at.api.put(PODS, pod("web", "p-1", **{"isthmus.dev/pol": "x"}))
+        await at.synced()
+        await until(lambda: "shop/web" in at.kubernetes._pods.objects)
+        await asyncio.to_thread(at.kubernetes.pods.wishes, WEB, within_s=1.0)
+        await until(lambda: bool(at.api.objects.get(EVENTS)))
+
+        (event,) = at.api.objects[EVENTS].values()
+        assert event["reason"] == "UnknownAnnotation"
+        assert "did you mean isthmus.dev/pool?" in event["message"]
+
+    played(tmp_path, scene)

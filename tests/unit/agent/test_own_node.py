@@ -100,3 +100,15 @@ def test_the_taint_goes_last() -> None:
             assert "taints" in api.asked[-1].body["spec"]
 
     asyncio.run(play())
+
+
+@pytest.mark.parametrize(
+    ("families", "cidrs"),
+    [((4,), ("10.0.0.0/24",)), ((4, 6), ()), (None, ()), ((), ("10.0.0.0/24",))],
+)
+def test_pod_cidrs_wait_for_a_block_of_each_family_since_they_cannot_be_changed(
+    families: tuple[int, ...] | None, cidrs: tuple[str, ...]
+) -> None:
+    duty = plan(node(), unready="", blocks=BLOCKS[:2], families=families)
+
+    assert duty == Duty(cidrs, WELL)

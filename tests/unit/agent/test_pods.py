@@ -123,3 +123,28 @@ def test_of_a_pod_what_is_for_us_is_kept_and_both_uids_of_a_static_one() -> None
     assert known_pod(pod) == KnownPod(uids=("u-1", "h-1"), annotations=BLUE)
     assert known_pod(objects.Pod(metadata=objects.Meta(uid="u-2"))).uids == ("u-2",)
     assert wanted(None) is wanted({})
+
+
+def test_a_pods_user_is_told_what_is_not_heeded_and_the_rest_is() -> None:
+    said: list[str] = []
+    unknown = {"isthmus.dev/pol": "x", POOL: "blue"}
+    known = Pods(
+        {"shop/web": KnownPod(uids=("p-1",), annotations=unknown)},
+        {"shop": {}},
+        Known(),
+        API().ask_pod,
+        API().ask_namespace,
+        tell=lambda pod, message: said.append(f"{pod.name}: {message}"),
+    )
+
+    found = known.wishes(WEB, within_s=1.0)
+
+    assert found.pools == ("blue",)
+    assert said == [
+        "web: annotation isthmus.dev/pol of pod shop/web is not known: did you mean "
+        "isthmus.dev/pool?"
+    ]
+
+
+def test_annotations_that_may_be_meant_for_us_are_kept() -> None:
+    assert wanted({"isthmus.dev/pol": "x", "other": "y"}) == {"isthmus.dev/pol": "x"}

@@ -304,3 +304,19 @@ def test_what_another_plugin_gave_is_no_lost_block_of_ours(site: Site) -> None:
         assert "lost" not in site.blocks().values()
 
     asyncio.run(scene())
+
+
+def test_the_families_are_those_of_pools_that_are_for_this_node(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        before = site.talk.blocks.families
+        await site.pool("six", "fd77::/64", 122, selector={"zone": "b"})
+        await Standing(site.talk).keep()
+        of_another_zone = site.talk.blocks.families
+        await site.pool("more", "fd78::/64", 122, selector={"zone": "a"})
+        await Standing(site.talk).keep()
+
+        assert (before, site.talk.blocks.families) == (None, {4, 6})
+        assert of_another_zone in ({4}, {4, 6})
+
+    asyncio.run(scene())

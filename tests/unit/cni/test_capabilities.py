@@ -12,6 +12,7 @@ from cni.capabilities import (
     parse_mac,
     parse_port_mappings,
     parse_runtime_dns,
+    usual_burst,
 )
 from cni.document import Section
 from cni.errors import CNIError
@@ -80,10 +81,14 @@ def test_an_impossible_mapping_is_refused_by_name(
     assert caught.value.code == 7
 
 
-def test_containerds_rates_come_with_the_largest_burst_of_32_bits() -> None:
-    sent = Section({"IngressRate": 1000, "IngressBurst": 4294967295})
+@pytest.mark.parametrize(
+    ("rate", "burst"), [(1000, 2_000_000), (10**9, 10**8), (10**15, 34359738352)]
+)
+def test_containerds_rates_come_with_no_burst_that_was_said(rate: int, burst: int) -> None:
+    sent = Section({"IngressRate": rate, "IngressBurst": 4294967295})
 
-    assert parse_bandwidth(sent) == Bandwidth(ingress_rate=1000, ingress_burst=4294967295)
+    assert parse_bandwidth(sent) == Bandwidth(ingress_rate=rate, ingress_burst=burst)
+    assert usual_burst(rate) == burst
 
 
 @pytest.mark.parametrize("sent", [{}, {"ingressRate": 0, "egressBurst": 0}])

@@ -12,7 +12,7 @@ from cni.config import NetConf
 from cni.config import parse as parse_config
 from cni.environment import Call, Verb
 from cni.errors import CNIError
-from cni.wishes import ADDRESS, EGRESS, INGRESS, MAC, POOL, Wishes, applied, parse
+from cni.wishes import ADDRESS, EGRESS, INGRESS, MAC, POOL, Wishes, applied, parse, unheeded
 from dataplane.model import Bandwidth
 
 POD = Pod(namespace="shop", name="web")
@@ -163,3 +163,17 @@ def test_what_a_network_cannot_give_is_said(
         applied(network(ipam=ipam), wishes(**asked))
 
     assert caught.value.code == 2
+
+
+def test_what_is_not_known_of_ours_is_told_with_what_may_have_been_meant() -> None:
+    of_pod = {"isthmus.dev/pol": "blue", "isthmus.dev/colour": "x", POOL: "red", "other/pool": "y"}
+    of_namespace = {ADDRESS: "10.0.0.7", POOL: "red", EGRESS: "1M"}
+
+    assert list(unheeded(POD, of_pod, of_namespace)) == [
+        "annotation isthmus.dev/colour of pod shop/web is not known: there are isthmus.dev/pool, "
+        "isthmus.dev/address, isthmus.dev/mac, kubernetes.io/ingress-bandwidth, "
+        "kubernetes.io/egress-bandwidth",
+        "annotation isthmus.dev/pol of pod shop/web is not known: did you mean isthmus.dev/pool?",
+        "annotation isthmus.dev/address of namespace shop says nothing: isthmus.dev/pool, "
+        "kubernetes.io/ingress-bandwidth, kubernetes.io/egress-bandwidth do",
+    ]
