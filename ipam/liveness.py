@@ -52,11 +52,12 @@ class Liveness:
 
     def is_shown(self, node: str, alive: Alive) -> bool:
         """Tell whether the store has *alive* for *node*, on the lease of this replica."""
-        return (
-            bool(self._lease)
-            and self._mine.get(node) == alive
-            and self._replica.view.alive(node) == alive
-        )
+        return self._mine.get(node) == alive and self._stands(node, alive)
+
+    def _stands(self, node: str, alive: Alive) -> bool:
+        entry = self._replica.view.entry(self._replica.keys.alive(node))
+        is_ours = entry is not None and 0 < entry.lease == self._lease
+        return is_ours and self._replica.view.alive(node) == alive
 
     def registered(self, node: str, alive: Alive) -> None:
         self._mine[node] = alive
@@ -113,14 +114,18 @@ class Liveness:
         await self._replica.refresh([self._replica.keys.alive(node)])
         alive = self._replica.view.alive(node)
         if alive is not None and (alive.uid, alive.instance) == (uid, instance):
-            self._mine[node] = alive
-            await self._drop(node)
+            self._mine.pop(node, None)
+            self._heard.pop(node, None)
+            await self._delete(node)
 
     async def _drop(self, node: str) -> None:
+        """Show *node* alive no more, unless another replica does, which hears it by now."""
         alive = self._mine.pop(node)
         self._heard.pop(node, None)
-        if self._replica.view.alive(node) != alive:
-            return
+        if self._stands(node, alive):
+            await self._delete(node)
+
+    async def _delete(self, node: str) -> None:
         key = self._replica.keys.alive(node)
         try:
             await self._replica.commit(Change([self._replica.view.unchanged(key)], [Delete(key)]))

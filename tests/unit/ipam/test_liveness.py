@@ -8,7 +8,7 @@ from ipam.calls import Leave
 from ipam.liveness import TTL_S
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import SecondBoot
-from tests.unit.ipam.ipamd_cases import Site, node, site
+from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
 
 
 @pytest.fixture
@@ -117,14 +117,27 @@ def test_replica_whose_lease_ran_out_shows_its_nodes_again(cluster: Site) -> Non
     assert alive(cluster)
 
 
-def test_node_that_moved_to_another_replica_is_not_dropped_by_the_first(cluster: Site) -> None:
+@pytest.mark.parametrize("instance", ["1", "2"])
+def test_node_that_moved_to_another_replica_is_not_dropped_by_the_first(
+    cluster: Site, instance: str
+) -> None:
     cluster.register(node("a"))
     cluster.now += TTL_S - 5
-    cluster.register(node("a", instance="2", epoch=1), at=1)
+    cluster.register(node("a", instance=instance, epoch=1), at=1)
 
     tick(cluster, 6, at=0)
 
     assert alive(cluster)
+
+
+def test_node_is_shown_with_the_lease_of_the_replica_that_heard_it_last(cluster: Site) -> None:
+    leases = []
+    for at in (0, 1, 0, 0):
+        cluster.register(node("a", epoch=len(leases) and 1), at)
+        leases.append(cluster.store.entries[KEYS.alive("a")].lease)
+
+    first, second, third, again = leases
+    assert first == third == again != second
 
 
 @pytest.mark.parametrize("at", [0, 1])
