@@ -14,9 +14,9 @@ from ipaddress import IPv4Address, IPv6Address
 from dataplane.errors import DataplaneError
 from net.address import IPAddress
 
-_ARP, _IPV6 = 0x0806, 0x86DD
+ARP, IPV6 = 0x0806, 0x86DD
 _BROADCAST = b"\xff" * 6
-_ALL_NODES, _ALL_NODES_MAC = IPv6Address("ff02::1"), bytes.fromhex("333300000001")
+ALL_NODES, ALL_NODES_MAC = IPv6Address("ff02::1"), bytes.fromhex("333300000001")
 _ICMPV6, _NEIGHBOUR_ADVERTISEMENT, _OVERRIDE = 58, 136, 0x20000000
 _TARGET_LINK_LAYER_ADDRESS = 2
 
@@ -47,29 +47,37 @@ def announce(ifname: str, mac: str, addresses: Iterable[IPAddress]) -> None:
 def frame(mac: bytes, address: IPAddress) -> bytes:
     """A gratuitous ARP request (RFC 5227 §3) or an unsolicited neighbour advertisement."""
     if isinstance(address, IPv4Address):
-        return _BROADCAST + mac + struct.pack(">H", _ARP) + _gratuitous_arp(mac, address)
-    return _ALL_NODES_MAC + mac + struct.pack(">H", _IPV6) + _advertisement(mac, address)
+        # A request, not a reply: some hosts update what they know from requests alone.
+        return arp(mac, address, 1, to=_BROADCAST, target=address)
+    # RFC 4861 §7.2.6: to all nodes, with the override flag and not the solicited one.
+    return advertisement(mac, address, _OVERRIDE, to=ALL_NODES_MAC, target=ALL_NODES)
 
 
-def _gratuitous_arp(mac: bytes, address: IPv4Address) -> bytes:
-    # A request, not a reply: some hosts update what they know from requests alone.
-    ethernet, ipv4, request = 1, 0x0800, 1
-    head = struct.pack(">HHBBH", ethernet, ipv4, 6, 4, request)
-    return head + mac + address.packed + bytes(6) + address.packed
+def arp(
+    mac: bytes, address: IPv4Address, operation: int, *, to: bytes, target: IPv4Address
+) -> bytes:
+    """An ARP packet that says that *address* is at *mac*, in a frame to *to*."""
+    ethernet, ipv4 = 1, 0x0800
+    head = struct.pack(">HHBBH", ethernet, ipv4, 6, 4, operation)
+    whose = bytes(6) if operation == 1 else to
+    packet = head + mac + address.packed + whose + target.packed
+    return to + mac + struct.pack(">H", ARP) + packet
 
 
-def _advertisement(mac: bytes, address: IPv6Address) -> bytes:
-    """RFC 4861 §7.2.6: to all nodes, with the override flag and not the solicited one."""
+def advertisement(
+    mac: bytes, address: IPv6Address, flags: int, *, to: bytes, target: IPv6Address
+) -> bytes:
+    """A neighbour advertisement that says so, to *target* at *to*."""
     option = struct.pack(">BB", _TARGET_LINK_LAYER_ADDRESS, 1) + mac
     kind = struct.pack(">BB", _NEIGHBOUR_ADVERTISEMENT, 0)
-    rest = struct.pack(">I", _OVERRIDE) + address.packed + option
-    ends = address.packed + _ALL_NODES.packed
+    rest = struct.pack(">I", flags) + address.packed + option
+    ends = address.packed + target.packed
     length = len(kind) + 2 + len(rest)
     pseudo = ends + struct.pack(">II", length, _ICMPV6)
     checksum = struct.pack(">H", _checksum(pseudo + kind + b"\0\0" + rest))
     # Hop limit 255 proves to the receiver that no router forwarded it.
     header = struct.pack(">IHBB", 6 << 28, length, _ICMPV6, 255)
-    return header + ends + kind + checksum + rest
+    return to + mac + struct.pack(">H", IPV6) + header + ends + kind + checksum + rest
 
 
 def _checksum(data: bytes) -> int:

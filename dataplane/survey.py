@@ -33,6 +33,12 @@ def survey() -> list[Surveyed]:
     return found
 
 
+def interfaces() -> dict[str, tuple[IPInterface, ...]]:
+    """The same of our own namespace alone.  Raises NetlinkError, DumpInterrupted."""
+    with Netlink() as netlink:
+        return _addresses(netlink)
+
+
 def _addresses(netlink: Netlink) -> dict[str, tuple[IPInterface, ...]]:
     links = [rtnl.parse_link(payload) for _, payload in netlink.dump(rtnl.get_link())]
     names = {link.index: link.name for link in links if link.index != _LOOPBACK}

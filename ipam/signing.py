@@ -1,8 +1,9 @@
 """Keys and certificates, made: the one module that knows `cryptography`.
 
 A certificate names its holder as ipam.tls reads it.  What ipamd serves with also names SERVER, so
-that an agent finds the right ipamd at whatever address; agents' and administrators' certificates
-cannot be served with, nor ipamd's be shown as a client's.
+that an agent finds the right ipamd at whatever address.  A node's certificate has no such name, and
+is served with to other nodes alone; an administrator's cannot be served with, nor ipamd's be shown
+as a client's.
 """
 
 from collections.abc import Sequence
@@ -103,13 +104,13 @@ class Signer:
     def client(self, name: str, *, now: datetime, life: timedelta) -> Issued:
         """For an agent or an administrator of this *name*, with a key made here."""
         names = [x509.UniformResourceIdentifier(name)]
-        return self._own(names, [ExtendedKeyUsageOID.CLIENT_AUTH], now, life)
+        return self._own(names, _uses(name), now, life)
 
     def node(self, request: bytes, node: str, *, now: datetime, life: timedelta) -> bytes:
         """For *node*, whatever *request* says of names.  Raises Invalid."""
         key = _requested_key(request)
-        names = [x509.UniformResourceIdentifier(f"{NODE}{node}")]
-        return self._sign(key, names, [ExtendedKeyUsageOID.CLIENT_AUTH], now, life)
+        name = f"{NODE}{node}"
+        return self._sign(key, [x509.UniformResourceIdentifier(name)], _uses(name), now, life)
 
     def _own(
         self,
@@ -152,6 +153,12 @@ class Signer:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+def _uses(name: str) -> list[x509.ObjectIdentifier]:
+    """Nodes are also servers of each other: of ipamd's addresses and names none is theirs."""
+    serves = [ExtendedKeyUsageOID.SERVER_AUTH] if name.startswith(NODE) else []
+    return [ExtendedKeyUsageOID.CLIENT_AUTH, *serves]
 
 
 def _load_key(path: Path) -> SigningKey:

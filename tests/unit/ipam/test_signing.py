@@ -70,7 +70,10 @@ def test_what_a_request_says_of_names_is_not_taken(directory: Path) -> None:
     assert names(made).get_values_for_type(x509.UniformResourceIdentifier) == ["isthmus:node:a"]
     assert not read.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     uses = read.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    assert [use.dotted_string for use in uses] == ["1.3.6.1.5.5.7.3.2"]
+    assert [use.dotted_string for use in uses] == [
+        "1.3.6.1.5.5.7.3.2",
+        "1.3.6.1.5.5.7.3.1",  # nodes are servers of each other
+    ]
 
 
 def _csr(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bytes:

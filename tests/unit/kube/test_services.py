@@ -6,8 +6,8 @@ import pytest
 from kube import services
 from kube.client import Client
 from kube.errors import Conflict, NotFound
-from kube.objects import Condition
-from kube.services import ASSIGNED, find_condition
+from kube.objects import ASSIGNED, Condition
+from kube.services import find_condition
 from tests.kube_api import SERVICES, FakeAPI
 
 GIVEN = Condition(type=ASSIGNED, status="True", reason="Assigned", message="m")

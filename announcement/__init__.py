@@ -1,0 +1,1 @@
+"""Who answers on the local network for an address of a Service of type LoadBalancer."""
