@@ -41,7 +41,8 @@ PERMITTED = NamedSet(Family.BRIDGE, TABLE, "permitted", (Kind.IFNAME, Kind.MAC))
 
 _TO_HOST = "meta l4proto { tcp, udp, sctp } fib daddr type local"
 _MASQUERADE = "masquerade fully-random"
-_STRANGE = tuple(f'iif != "lo" ip {side} 127.0.0.0/8 drop' for side in ("daddr", "saddr"))
+# The address first: a packet that has none of these is done with soonest.
+_STRANGE = tuple(f'ip {side} 127.0.0.0/8 iif != "lo" drop' for side in ("daddr", "saddr"))
 
 NAT = Skeleton(
     Family.INET,
@@ -69,7 +70,7 @@ NAT = Skeleton(
             # Not in prerouting: a chain there costs each packet between pods two in a hundred of
             # its way.  What was sent to another address and then translated may pass.
             "loopback",
-            ('iif != "lo" ip daddr 127.0.0.0/8 ct status dnat accept', *_STRANGE),
+            ("ip daddr 127.0.0.0/8 ct status dnat accept", *_STRANGE),
             "type filter hook input priority filter; policy accept;",
         ),
         Chain(

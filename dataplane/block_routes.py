@@ -19,7 +19,7 @@ RULE_PRIORITY = 1770
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _RULE = struct.Struct("=BBBBBxxBI")
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
-_RULE_SOURCE, _RULE_PRIORITY, _RULE_PROTOCOL, _TO_TABLE = 2, 6, 21, 1
+_RULE_DESTINATION, _RULE_SOURCE, _RULE_PRIORITY, _RULE_PROTOCOL, _TO_TABLE = 1, 2, 6, 21, 1
 _DST, _OIF, _GATEWAY, _PRIORITY, _SOURCE, _TABLE = 1, 4, 5, 6, 7, 15
 _UNREACHABLE = 7
 _ON_LINK = 0x4
@@ -120,20 +120,26 @@ def list_rules(version: int) -> bytes:
 
 def parse_rule(payload: bytes | memoryview) -> Rule | None:
     """None for a rule that is not ours."""
-    family, _, length, _, table, _, _ = _RULE.unpack_from(payload)
+    family, to_length, from_length, _, table, _, _ = _RULE.unpack_from(payload)
     found = attributes(payload, 12)
     if _number(found.get(_RULE_PROTOCOL)) != BLOCK_PROTOCOL or _RULE_SOURCE not in found:
         return None
-    return Rule(_network(family, found[_RULE_SOURCE], length), table)
+    return Rule(
+        _network(family, found[_RULE_SOURCE], from_length),
+        _network(family, found.get(_RULE_DESTINATION, _ANY[family]), to_length),
+        table,
+    )
 
 
 def _rule(rule: Rule) -> bytes:
+    to, source = rule.destination, rule.source
     header = _RULE.pack(
-        _FAMILY[rule.source.version], 0, rule.source.prefixlen, 0, rule.table, _TO_TABLE, 0
+        _FAMILY[source.version], to.prefixlen, source.prefixlen, 0, rule.table, _TO_TABLE, 0
     )
     return (
         header
-        + attribute(_RULE_SOURCE, rule.source.network_address.packed)
+        + attribute(_RULE_DESTINATION, to.network_address.packed)
+        + attribute(_RULE_SOURCE, source.network_address.packed)
         + u32(_RULE_PRIORITY, RULE_PRIORITY)
         + attribute(_RULE_PROTOCOL, bytes([BLOCK_PROTOCOL]))
     )

@@ -88,14 +88,15 @@ class BlockRoute:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Packets from *source* look into *table* first."""
+    """Packets from *source* to *destination* look into *table* first."""
 
     source: IPNetwork
+    destination: IPNetwork
     table: int
 
     @property
-    def key(self) -> tuple[IPNetwork, int, str]:
-        return self.source, self.table, "rule"
+    def key(self) -> tuple[IPNetwork, IPNetwork, int]:
+        return self.source, self.destination, self.table
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,9 +151,24 @@ def plan(local: Local, others: Iterable[Peer], ways: Hops, links: Mapping[int, i
             elif way is not None and (link := links.get(way.remote.version)):
                 parts.append(_through(local, peer, blocks, link, way.remote))
     whole = _union(parts)
-    tabled = {route.dst.version for route in whole.routes if route.table}
-    rules = (Rule(block, NODE_TABLE) for block in local.blocks if block.version in tabled)
+    tabled = [route.dst for route in whole.routes if route.table]
+    rules = (
+        Rule(block, _around(nodes), NODE_TABLE)
+        for block in local.blocks
+        if (nodes := [node for node in tabled if node.version == block.version])
+    )
     return replace(whole, rules=frozenset(rules))
+
+
+def _around(networks: list[IPNetwork]) -> IPNetwork:
+    """The smallest network that has all of them.
+
+    What is elsewhere, as pods mostly are, need not be looked for in vain by each packet.
+    """
+    first = min(int(one.network_address) for one in networks)
+    last = max(int(one.broadcast_address) for one in networks)
+    length = networks[0].max_prefixlen - (first ^ last).bit_length()
+    return ip_network((networks[0].network_address, length), strict=False)
 
 
 def _own(local: Local) -> Programmed:

@@ -98,9 +98,16 @@ def test_a_network_without_a_router_is_on_a_link(payload: bytes, network: OnLink
     assert parse_on_link(payload) == network
 
 
-@pytest.mark.parametrize("source", [ip_network("10.80.1.0/26"), ip_network("fd80::100/122")])
-def test_a_rule_that_was_put_is_read_as_it_was(source: IPNetwork) -> None:
-    rule = Rule(source, 177)
+@pytest.mark.parametrize(
+    ("source", "to"),
+    [
+        (ip_network("10.80.1.0/26"), ip_network("203.0.113.0/28")),
+        (ip_network("10.80.1.0/26"), ip_network("0.0.0.0/0")),
+        (ip_network("fd80::100/122"), ip_network("2001:db8:2::3/128")),
+    ],
+)
+def test_a_rule_that_was_put_is_read_as_it_was(source: IPNetwork, to: IPNetwork) -> None:
+    rule = Rule(source, to, 177)
 
     assert parse_rule(put_rule(rule)[16:]) == parse_rule(delete_rule(rule)[16:]) == rule
     assert (

@@ -51,7 +51,13 @@ states = st.builds(
             st.sampled_from((0, 177)),
         )
     ),
-    rules=some(st.builds(Rule, st.sampled_from(BLOCKS), st.just(177))),
+    rules=some(
+        st.sampled_from(BLOCKS).flatmap(
+            lambda each: st.builds(
+                Rule, st.just(each), st.sampled_from([each, each.supernet()]), st.just(177)
+            )
+        )
+    ),
     neighbours=some(st.builds(Neighbour, links, st.sampled_from((A, B)), st.sampled_from(MACS))),
     forwards=some(st.builds(Forward, links, st.sampled_from(MACS), st.sampled_from((A, B)))),
     sources=some(st.builds(Source, links, st.sampled_from((A, B)))),
@@ -121,7 +127,7 @@ def test_any_state_becomes_any_other(before: Programmed, after: Programmed) -> N
 def test_what_a_route_leads_through_comes_first_and_goes_last() -> None:
     state = Programmed(
         routes=frozenset({BlockRoute(BLOCKS[0], 512, 7, A, B)}),
-        rules=frozenset({Rule(BLOCKS[0], 177)}),
+        rules=frozenset({Rule(BLOCKS[0], BLOCKS[1], 177)}),
         neighbours=frozenset({Neighbour(7, A, MACS[0])}),
         forwards=frozenset({Forward(7, MACS[0], A)}),
         sources=frozenset({Source(7, B)}),

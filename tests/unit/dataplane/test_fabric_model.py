@@ -18,7 +18,7 @@ def test_what_stands_beside_each_other_has_several() -> None:
     routes = {
         BlockRoute(BLOCK, priority, table=table).key for priority in (1, 2) for table in (0, 177)
     }
-    others = {Source(2, ONE).key, Source(3, ONE).key, Rule(BLOCK, 177).key}
+    others = {Source(2, ONE).key, Source(3, ONE).key, Rule(BLOCK, BLOCK, 177).key}
 
     assert len(routes) == 4
     assert len(others | {("x",)}) == 4

@@ -102,10 +102,24 @@ def test_pods_reach_nodes_behind_a_tunnel_through_it_and_others_do_not() -> None
         ),
     }
     assert found.rules == {
-        Rule(ip_network("10.80.1.0/26"), NODE_TABLE),
-        Rule(ip_network("fd80::100/122"), NODE_TABLE),
+        Rule(ip_network("10.80.1.0/26"), ip_network("203.0.113.3/32"), NODE_TABLE),
+        Rule(ip_network("fd80::100/122"), ip_network("2001:db8:2::3/128"), NODE_TABLE),
     }
     assert planned(B, local()).rules == frozenset()
+
+
+def test_packets_to_the_smallest_network_with_all_nodes_behind_tunnels_are_looked_at() -> None:
+    further = (
+        row("10.80.4.0/26", "d", "203.0.113.9", "2001:db8:2::8000"),
+        row("10.80.5.0/26", "e", "203.0.113.12", "2001:db8:2::4"),
+    )
+
+    found = planned((*C, *further), local())
+
+    assert {rule.destination for rule in found.rules} == {
+        ip_network("203.0.113.0/28"),
+        ip_network("2001:db8:2::3/128"),
+    }
 
 
 def test_a_host_without_an_address_of_the_pods_family_has_one_of_its_block() -> None:
