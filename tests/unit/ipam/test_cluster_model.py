@@ -639,7 +639,7 @@ class Cluster(RuleBasedStateMachine):
 
 
 QUICK = settings(
-    max_examples=20,
+    max_examples=30,
     stateful_step_count=80,
     deadline=None,
     derandomize=True,
