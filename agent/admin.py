@@ -27,7 +27,7 @@ class Status:
 
     *last_reconcile_s* is None until the first reconciliation has ended; *cluster* and *mesh* are
     None where no ipamd is configured, else what agent.cluster and agent.mesh describe, and
-    *kubernetes* likewise.
+    *kubernetes* and *announcing* likewise.
     """
 
     version: str
@@ -47,6 +47,7 @@ class Status:
     cluster: Mapping[str, Any] | None = None
     mesh: Mapping[str, Any] | None = None
     kubernetes: Mapping[str, Any] | None = None
+    announcing: Mapping[str, Any] | None = None
 
 
 class Leases(Protocol):

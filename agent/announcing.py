@@ -11,7 +11,7 @@ other.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from dataplane.neighbours import Claim, Question
 from ipam.tls import TLSFiles
 from net.address import IPAddress
 
+EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
 TICK_S = 0.1
 LOOK_S = 1.0
 _STALE_S = 0.5
@@ -52,6 +53,13 @@ class Seams:
     files: TLSFiles
     clock: Callable[[], float]
     host: str = ""
+
+
+def unfit(unhealthy: str, *, is_leaving: bool, labels: Mapping[str, str]) -> str:
+    """Why a node is to get no traffic of load balancers, or ""."""
+    if is_leaving:
+        return "the Node is about to be removed"
+    return f"the Node has the label {EXCLUDED}" if EXCLUDED in labels else unhealthy
 
 
 class Announcing:

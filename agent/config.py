@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from agent.placement import InstallConfig
+from announcement.settings import Settings as AnnounceConfig
 from kube import config as kube_config
 from kube.config import ServerConfig
 from masquerade.settings import Settings as MasqueradeConfig
@@ -95,6 +96,7 @@ class AgentConfig:
     install: InstallConfig | None = None
     kubernetes: KubernetesConfig | None = None
     services: ServicesConfig | None = None
+    announce: AnnounceConfig | None = None
 
     @property
     def identity(self) -> Path:
@@ -210,6 +212,22 @@ _SERVICES_CHECKS: Mapping[str, settings.Check] = {
     "set_conntrack": settings.true_or_false,
 }
 
+
+def _interfaces(value: object) -> tuple[str, ...]:
+    wanted = 'must be a list of interfaces, as ["eth0"], of 15 letters each at most'
+    if type(value) is not list:
+        raise ValueError(wanted)
+    for one in value:
+        if type(one) is not str or not re.fullmatch(r"[^\s/]{1,15}", one) or one in (".", ".."):
+            raise ValueError(f"{wanted}; {one!r} is none")
+    return tuple(value)
+
+
+_ANNOUNCE_CHECKS: Mapping[str, settings.Check] = {
+    "interfaces": _interfaces,
+    "port": settings.whole_number(1, 65535),
+}
+
 _CHECKS: Mapping[str, settings.Check] = {
     "socket": settings.absolute_path,
     "state_dir": settings.absolute_path,
@@ -229,6 +247,7 @@ _CHECKS: Mapping[str, settings.Check] = {
     "install": settings.table(InstallConfig, _INSTALL_CHECKS),
     "kubernetes": settings.table(KubernetesConfig, _KUBERNETES_CHECKS),
     "services": settings.table(ServicesConfig, _SERVICES_CHECKS),
+    "announce": settings.table(AnnounceConfig, _ANNOUNCE_CHECKS),
 }
 
 
@@ -273,6 +292,8 @@ def _contradictions(config: AgentConfig) -> Iterator[str]:
 
 
 def _services_lack(config: AgentConfig) -> Iterator[str]:
+    if config.announce and not (config.services and config.ipamd):
+        yield "[announce] needs [services], and [ipamd], who says which nodes there are"
     if config.services is None:
         return
     if config.kubernetes is None:

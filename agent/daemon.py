@@ -16,6 +16,7 @@ from agent import log as logs
 from agent.boot import now_ns
 from agent.config import DEFAULT_PATH, AgentConfig, load
 from agent.joining import (
+    announce,
     enroll,
     introduce,
     join,
@@ -125,6 +126,7 @@ class Daemon:
         self._cluster = join(wired, self._kubernetes)
         self._mesh = weave(wired, self._cluster, Live(wired.config, path), self._kubernetes)
         self._services = translate_services(wired, self._kubernetes)
+        self._announcing = announce(wired, self._services, self._kubernetes)
         self._pools = wired.node.pools
         if wired.blocks:
             wired.blocks.follow(self._look_at_pools)
@@ -174,7 +176,8 @@ class Daemon:
         log.info("stopped; attachments stay as they are")
 
     def _parts(self) -> tuple[Runs | None, ...]:
-        return self._cluster, self._mesh, self._kubernetes, self._enrolment, self._services
+        network = self._cluster, self._mesh, self._kubernetes, self._enrolment
+        return *network, self._services, self._announcing
 
     def _tell_ipamd(self) -> None:
         if self._cluster:
@@ -334,6 +337,7 @@ class Daemon:
             cluster=self._cluster.describe() if self._cluster else None,
             mesh=self._mesh.describe() if self._mesh else None,
             kubernetes=self._kubernetes.describe() if self._kubernetes else None,
+            announcing=self._announcing.describe() if self._announcing else None,
         )
 
     def collect(self) -> Iterator[object]:

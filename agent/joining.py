@@ -33,11 +33,13 @@ from routing.reconciler import Reconciler as Router
 from routing.reconciler import clear as remove_routes
 
 if TYPE_CHECKING:
+    from agent.announcing import Announcing
     from agent.cluster import Cluster
     from agent.enrolment import Enrolment
     from agent.kubernetes import Kubernetes
     from agent.mesh import Mesh
     from agent.services import Services
+    from ipam.tls import TLSFiles
     from proxy.model import NodeView
     from proxy.reconciler import Reconciler as ServiceReconciler
 
@@ -145,7 +147,6 @@ def join(wired: Wired, kubernetes: "Kubernetes | None" = None) -> "Cluster | Non
     from agent.cluster import Cluster
     from agent.talk import Identity, Surroundings, Talk
     from ipam.client import Client
-    from ipam.tls import TLSFiles
 
     runner = NftRunner(timeout=NFT_S)
     barrier = Barrier(
@@ -154,8 +155,7 @@ def join(wired: Wired, kubernetes: "Kubernetes | None" = None) -> "Cluster | Non
             for each in (ROUTED, BRIDGED)
         }
     )
-    own = wired.config.identity
-    files = TLSFiles(certificate=config.certificate or own, key=config.key or own, ca=config.ca)
+    files = _files(wired)
     endpoints = config.endpoints or (kubernetes.endpoints if kubernetes else ())
     return Cluster(
         Talk(
@@ -257,6 +257,44 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
     if blocks:
         blocks.follow(services.wake)
     return services
+
+
+def announce(
+    wired: Wired, services: "Services | None", kubernetes: "Kubernetes | None"
+) -> "Announcing | None":
+    """Make the node's part in answering for addresses of Services, where it is configured."""
+    config, ipamd, blocks = wired.config.announce, wired.config.ipamd, wired.blocks
+    if config is None or ipamd is None or blocks is None:
+        return None
+    if services is None or kubernetes is None:
+        return None
+    from agent.announcing import Announcing, Seams, unfit
+    from agent.bids import Bids
+
+    bids = Bids(ipamd.node)
+    services.follow(bids.told)
+    seams = Seams(
+        name=ipamd.node,
+        peers=lambda: {row.node: row.addresses for row in blocks.table.values() if row.addresses},
+        own=_own_addresses(ipamd, kubernetes),
+        unfit=lambda: unfit(
+            services.unhealthy(),
+            is_leaving=services.is_leaving(),
+            labels=kubernetes.node.labels,
+        ),
+        files=_files(wired),
+        clock=time.monotonic,
+    )
+    return Announcing(config, bids, seams)
+
+
+def _files(wired: Wired) -> "TLSFiles":
+    """As whom this node talks to others."""
+    from ipam.tls import TLSFiles
+
+    config, own = wired.config.ipamd, wired.config.identity
+    assert config
+    return TLSFiles(certificate=config.certificate or own, key=config.key or own, ca=config.ca)
 
 
 def _service_tables(undo: ExitStack) -> dict[int, NftTable]:

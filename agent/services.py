@@ -101,6 +101,11 @@ class Services:
         self._well_at: datetime | None = None
         self._round_begun: float | None = None
         self.metrics = ServiceMetrics()
+        self._follower: Callable[[ServiceName, Wanted | None], None] = lambda name, wanted: None
+
+    def follow(self, told: Callable[[ServiceName, Wanted | None], None]) -> None:
+        """Let *told* know of each Service as it is now, in the thread that works on the tables."""
+        self._follower = told
 
     def _reflector(
         self,
@@ -271,6 +276,7 @@ class Services:
             self._checks[name] = port, check_of(wanted, self._seams.name)
         else:
             self._checks.pop(name, None)
+        self._follower(name, wanted)
         return wanted
 
     def view(self) -> NodeView:

@@ -74,6 +74,12 @@ class MemberChoice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Whether isthmus translates Services: where no kube-proxy runs.",
 )
 @click.option(
+    "--announce/--no-announce",
+    default=False,
+    show_default=True,
+    help="Whether nodes answer on their links for addresses of load balancers; with --services.",
+)
+@click.option(
     "--admission-policy/--no-admission-policy",
     default=True,
     show_default=True,
@@ -116,6 +122,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
     mtu: int,
     masquerade: bool,
     services: bool,
+    announce: bool,
     admission_policy: bool,
     api_server: str,
     log_level: str,
@@ -147,6 +154,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
             mtu=mtu,
             masquerade=masquerade,
             services=services,
+            announce=announce,
             admission_policy=admission_policy,
             api_server=api_server,
             log_level=LogLevel(log_level),

@@ -72,6 +72,7 @@ class Site:
     mtu: int = 0
     masquerade: bool = True
     services: bool = False
+    announce: bool = False
     admission_policy: bool = True
     api_server: str = ""
     log_level: LogLevel = LogLevel.INFO
@@ -86,8 +87,7 @@ class Site:
             raise Senseless("no pool: choose a family")
         for pool in self.pools:
             _check_pool(pool)
-        if self.mtu and not 1280 <= self.mtu <= 65535:
-            raise Senseless(f"MTU {self.mtu}: 1280 (what IPv6 needs) to 65535, or 0 for automatic")
+        _check_network(self)
         if self.etcd:
             _check_other_etcd(self.etcd, self.etcd_secret)
         elif self.etcd_secret:
@@ -97,6 +97,13 @@ class Site:
         _check_members(self.members)
         if not PurePosixPath(self.host_local).is_absolute():
             raise Senseless(f"{self.host_local!r} is no directory of nodes: give it from / on")
+
+
+def _check_network(site: Site) -> None:
+    if site.mtu and not 1280 <= site.mtu <= 65535:
+        raise Senseless(f"MTU {site.mtu}: 1280 (what IPv6 needs) to 65535, or 0 for automatic")
+    if site.announce and not site.services:
+        raise Senseless("nodes that announce addresses translate them, too: --services")
 
 
 def _check_pool(pool: PoolChoice) -> None:

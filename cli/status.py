@@ -45,6 +45,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     rows += _mesh(found["mesh"]) if found.get("mesh") else []
     if kubernetes := found.get("kubernetes"):
         rows.append(("Kubernetes", _kubernetes(kubernetes)))
+    if announcing := found.get("announcing"):
+        rows.append(("announces", _announcing(announcing)))
     rows += [("reason", reason) for reason in found["reasons"]]
     return [f"{name:<12} {value}" for name, value in rows]
 
@@ -94,6 +96,15 @@ def _kubernetes(found: dict[str, Any]) -> str:
     cidrs = " and ".join(found["pod_cidrs"]) or "none"
     trouble = f"; {found['trouble']}" if found["trouble"] else ""
     return f"Node {found['node']}, pod CIDRs {cidrs}, {found['pods']} pods known{trouble}"
+
+
+def _announcing(found: dict[str, Any]) -> str:
+    """For which addresses of Services this node answers, and whom it hears."""
+    answers = " ".join(found["addresses"]) or "nothing"
+    silent = f"; silent: {' '.join(found['silent'])}" if found["silent"] else ""
+    unfit = f"; unfit: {found['unfit']}" if found["unfit"] else ""
+    hears = f"hears {len(found['hears'])} nodes"
+    return f"{answers} (could answer for {found['bids']}); {hears}{silent}{unfit}"
 
 
 def span(seconds: float) -> str:

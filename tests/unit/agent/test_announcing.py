@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agent.announcing import Announcing, Seams
+from agent.announcing import EXCLUDED, Announcing, Seams, unfit
 from agent.bids import Bids
 from announcement.election import winner
 from announcement.settings import Settings
@@ -167,3 +167,10 @@ def test_a_look_that_fails_does_not_end_the_agent(
         assert not site.running["a"].done()
 
     played(tmp_path, scene, "a")
+
+
+def test_a_node_is_unfit_when_it_leaves_is_excluded_or_does_not_translate() -> None:
+    assert unfit("", is_leaving=False, labels={}) == ""
+    assert unfit("not yet", is_leaving=False, labels={}) == "not yet"
+    assert EXCLUDED in unfit("", is_leaving=False, labels={EXCLUDED: ""})
+    assert "about to be removed" in unfit("", is_leaving=True, labels={})

@@ -21,7 +21,7 @@ from routing.settings import Mode
 from routing.settings import Settings as RoutingConfig
 
 ALLOWED = (
-    "cooldown_s, grace_s, host_local, install, ipamd, kubernetes, log_format, log_level, "
+    "announce, cooldown_s, grace_s, host_local, install, ipamd, kubernetes, log_format, log_level, "
     "masquerade, max_parallel, max_queued, metrics_address, reconcile_interval_s, routing, "
     "services, socket, state_dir, status_counts_addresses"
 )
@@ -350,3 +350,20 @@ def test_services_need_somebody_who_says_which_there_are_and_where_pods_are() ->
         "[services] needs pod_cidrs, or [ipamd] with its pools",
     ]
     assert parse(SERVED).services is not None
+
+
+def test_addresses_are_announced_by_a_node_that_translates_and_knows_the_others() -> None:
+    found = parse({"announce": {"interfaces": ["eth0"], "port": 1}, "ipamd": IPAMD, **SERVED})
+
+    assert found.announce is not None
+    assert (found.announce.interfaces, found.announce.port) == (("eth0",), 1)
+    assert refusal(announce={}, **SERVED) == (
+        "[announce] needs [services], and [ipamd], who says which nodes there are"
+    )
+
+
+@pytest.mark.parametrize("said", ["eth0", [1], ["a name"], ["sixteen-letters-"], ["a/b"], [".."]])
+def test_interfaces_that_cannot_be_are_refused(said: Any) -> None:
+    line = refusal(announce={"interfaces": said}, ipamd=IPAMD, **SERVED)
+
+    assert line.startswith(f"[announce] interfaces = {said!r}: must be a list of interfaces")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.config import AgentConfig, IpamdConfig, KubernetesConfig
-from agent.joining import enroll, introduce, join, translate_services, unable
+from agent.joining import announce, enroll, introduce, join, translate_services, unable
 from agent.wiring import wire
+from announcement.settings import Settings as AnnounceConfig
 from ipam.errors import NotServed
 from ipam.holdings import OwnBlock
 from proxy.settings import Settings as ServicesConfig
@@ -108,6 +109,22 @@ def test_services_are_translated_where_configured_and_go_by_what_is_said_of_the_
         assert services.unhealthy() == "Services are not programmed yet"
     finally:
         wired.close()
+
+
+def test_addresses_are_announced_where_configured_alone(config: AgentConfig) -> None:
+    served = ServicesConfig(service_cidrs=(ip_network("10.96.0.0/16"),), set_conntrack=False)
+    both = replace(config, ipamd=IPAMD, kubernetes=KubernetesConfig(node="n1"), services=served)
+    for settings in (None, AnnounceConfig()):
+        wired = wire(replace(both, announce=settings), boot="b")
+        try:
+            kubernetes = introduce(wired, lambda: None)
+            services = translate_services(wired, kubernetes)
+            made = announce(wired, services, kubernetes)
+
+            assert (made is None) == (settings is None)
+            assert announce(wired, None, None) is None
+        finally:
+            wired.close()
 
 
 def test_without_kubernetes_nobody_is_asked(config: AgentConfig) -> None:

@@ -36,6 +36,8 @@ def test_the_configuration_is_one_that_the_agent_takes(mode: Mode) -> None:
 def test_services_are_translated_where_that_is_asked_for() -> None:
     assert configured(SITE).services is None
     assert configured(replace(SITE, services=True)).services is not None
+    assert configured(replace(SITE, services=True)).announce is None
+    assert configured(replace(SITE, services=True, announce=True)).announce is not None
 
 
 def test_the_api_server_is_found_by_option_or_in_the_kubelets_file() -> None:

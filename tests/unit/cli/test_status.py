@@ -113,6 +113,25 @@ def test_a_node_of_kubernetes_shows_which_and_what_keeps_it_from_the_api_server(
     )
 
 
+def test_a_node_that_announces_shows_for_what_it_answers_and_whom_it_does_not_hear(
+    run: Run, agent: Agent
+) -> None:
+    announcing = {
+        "addresses": ["192.0.2.1", "2001:db8::1"],
+        "bids": 4,
+        "hears": ["b"],
+        "silent": ["c"],
+        "unfit": "",
+    }
+    path = agent(lambda op: {"status": asdict(GOOD) | {"announcing": announcing}})
+
+    last = run("status", "--socket", path).output.splitlines()[-1]
+
+    assert " ".join(last.split()) == (
+        "announces 192.0.2.1 2001:db8::1 (could answer for 4); hears 1 nodes; silent: c"
+    )
+
+
 def test_programs_get_the_whole_status(run: Run, agent: Agent) -> None:
     path = agent(lambda op: {"status": asdict(GOOD)})
 
