@@ -156,7 +156,11 @@ class Authority(Administration):
         replica = self._replica
         self._liveness.registered(asked.node, _alive(asked))
         if plan.freeze:
-            log.error("claims are frozen: %s", plan.freeze)
+            # A store that went back is found by all nodes: one of them froze claims.
+            froze_them = plan.freeze == replica.view.frozen
+            log.log(
+                logging.ERROR if froze_them else logging.INFO, "claims are frozen: %s", plan.freeze
+            )
         else:
             replica.has_spoken(asked.node)
         if replica.frozen:

@@ -84,7 +84,8 @@ def plan(asked: Register, known: Known) -> Plan:
 
 def _remembered(asked: Register, known: Known) -> list[str]:
     if asked.generation and asked.generation != known.meta.generation:
-        return [f"remembers generation {asked.generation}, not {known.meta.generation}"]
+        found = known.meta.generation or "none"
+        return [f"remembers generation {asked.generation}, and the store's is {found}"]
     if asked.counter > known.counter:
         return [f"remembers {asked.counter} claims, and the store {known.counter}"]
     return []

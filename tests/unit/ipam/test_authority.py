@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -184,6 +185,22 @@ def test_node_that_misses_its_own_record_freezes_claims_everywhere(cluster: Site
     assert [block.cidr for block in told.blocks] == [mine.cidr]
     with pytest.raises(Frozen):
         cluster.claim("a", at=1)
+
+
+def test_that_claims_froze_is_an_error_in_the_log_once_whoever_finds_it_too(
+    cluster: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("a", "b"):
+        cluster.register(node(name))
+    for name in ("a", "b"):
+        cluster.register(node(name, epoch=1, generation="another"))
+
+    assert [
+        (record.levelname, record.getMessage().split(":")[1].split()[1])
+        for record in caplog.records
+        if "claims are frozen" in record.message
+    ] == [("ERROR", "a"), ("INFO", "b")]
 
 
 def test_wiped_store_is_noticed_and_plain_init_refused(cluster: Site) -> None:

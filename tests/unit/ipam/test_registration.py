@@ -78,7 +78,11 @@ def test_node_that_is_as_it_was_changes_nothing() -> None:
         (replace(ASKED, epoch=2), known(NODE, BLOCK), "has epoch 2, above the store's 1"),
         (ASKED, known(NODE), "misses its block 10.0.0.0/26"),
         (ASKED, known(NODE, replace(BLOCK, node="b")), "finds its block 10.0.0.0/26 with b"),
-        (replace(ASKED, generation="h"), known(NODE, BLOCK), "remembers generation h, not g"),
+        (
+            replace(ASKED, generation="h"),
+            known(NODE, BLOCK),
+            "remembers generation h, and the",
+        ),
         (replace(ASKED, counter=11), known(NODE, BLOCK), "remembers 11 claims, and the store 10"),
     ],
 )
