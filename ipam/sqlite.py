@@ -4,6 +4,7 @@
     address      the addresses of each attachment in order; UNIQUE, so no bug gives one twice
     released     the history: who cools down, and since when
     node, block, former, table_row, pool    of a node of a cluster: ipam.sqlite_cluster
+    readable     which former programs can go on with the file
 
 The file is recognised by its application_id, its schema version is user_version.  A new one is
 made under another name and renamed into place, so a file without our schema is never a crash of
@@ -58,8 +59,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
     sqlite_cluster.TABLES,
     sqlite_cluster.POOLS,
+    (
+        "CREATE TABLE readable (since INTEGER NOT NULL)",
+        "INSERT INTO readable VALUES (4)",
+    ),
 )
-"""What brings a file from each schema version to the next; version 0 is an empty file."""
+"""What brings a file from each schema version to the next; version 0 is an empty file.
+
+A program that knows version *since* of the table `readable` goes on with any newer file, so that a
+node can go back to it.  A migration that only makes tables leaves that as it is; one of which a
+former program must not know too little puts its own version there.
+"""
 
 _SUFFIXES = ("", "-wal", "-shm")
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
@@ -205,7 +215,7 @@ def open_store(path: Path, *, migrations: Sequence[Sequence[str]] = MIGRATIONS) 
     """Open the file at *path*, made anew if there is none, and bring its schema up to date.
 
     Raises StoreDamaged when what is there must be set aside first, else StoreUnavailable: also
-    for a schema newer than *migrations*, which is no damage and is left as it is.
+    for a schema too new for *migrations*, which is no damage and is left as it is.
     """
     with _mapped(path):
         if not path.exists():
@@ -283,7 +293,7 @@ def _recognise(path: Path, db: sqlite3.Connection, *, known: int) -> None:
             f"{path} is an SQLite file of another program (application_id {found:#x})"
         )
     version = _pragma(db, "user_version")
-    if version > known:
+    if version > known and _readable_since(db, version) > known:
         raise StoreUnavailable(
             f"{path} has schema version {version}; this program knows up to {known}"
         )
@@ -299,7 +309,7 @@ def _recognise(path: Path, db: sqlite3.Connection, *, known: int) -> None:
 
 def _migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
     version = _pragma(db, "user_version")
-    if version == len(migrations):
+    if version >= len(migrations):
         return
     db.execute("BEGIN IMMEDIATE")
     for statements in migrations[version:]:
@@ -308,6 +318,14 @@ def _migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> Non
     db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {len(migrations)}")
     db.execute("COMMIT")
+
+
+def _readable_since(db: sqlite3.Connection, version: int) -> int:
+    """The schema version that a program has to know for a file of *version*."""
+    try:
+        return int(db.execute("SELECT since FROM readable").fetchone()[0])
+    except (sqlite3.OperationalError, TypeError):  # no such table, no row
+        return version
 
 
 def _pragma(db: sqlite3.Connection, name: str) -> int:

@@ -88,7 +88,8 @@ class Pod:
 class Machine:
     """A host of its own; *network* is the configuration of every call that names no other.
 
-    *entry* is what runs the agent, after *prefix* and the interpreter; *settings* go into its file.
+    *entry* is what runs the agent, after *prefix* and the interpreter, in *tree*; *settings* go
+    into its file.
     """
 
     host: Namespace
@@ -97,6 +98,7 @@ class Machine:
     settings: Mapping[str, object] = field(default_factory=dict)
     entry: Sequence[str] = ("-m", "cli", "agent")
     prefix: Sequence[str] = ()
+    tree: Path = ROOT
     process: subprocess.Popen[bytes] | None = None
     pods: dict[str, Pod] = field(default_factory=dict)
 
@@ -128,7 +130,7 @@ class Machine:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(path))
             ready.settimeout(0.1)
-            variables = {"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(path)}
+            variables = {"PYTHONPATH": str(self.tree), "NOTIFY_SOCKET": str(path)}
             self._spawn({**os.environ, **variables, **(environment or {})})
             for _ in range(int(READY_S / 0.1) if wait else 0):
                 with suppress(TimeoutError):
@@ -336,7 +338,12 @@ class Machine:
         ]
         with self.log.open("ab") as log, inside(self.host):
             self.process = subprocess.Popen(
-                argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                argv,
+                cwd=self.tree,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
 

@@ -24,7 +24,7 @@ READY_S = 60.0  # of a machine with much else to do; one that ends is not waited
 
 @dataclass(slots=True, kw_only=True)
 class Ipamd:
-    """One replica; *extra* are lines of its configuration."""
+    """One replica; *extra* are lines of its configuration, *tree* has the program."""
 
     directory: Path
     port: int
@@ -33,6 +33,7 @@ class Ipamd:
     etcd: tuple[str, ...]
     extra: tuple[str, ...] = ()
     host: Host = field(default_factory=Host)
+    tree: Path = ROOT
     process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -57,7 +58,7 @@ class Ipamd:
             with self.host.inside():
                 self.process = subprocess.Popen(
                     [sys.executable, "-m", "cli", "ipamd", "--config", str(self._configuration())],
-                    cwd=ROOT,
+                    cwd=self.tree,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

@@ -98,7 +98,8 @@ def test_failed_migration_leaves_the_file_as_it_was(path: Path) -> None:
 
 def test_newer_schema_is_no_damage_and_is_refused_with_both_versions(path: Path) -> None:
     filled(path)
-    newer = (*MIGRATIONS, ("CREATE TABLE extra (x)",))
+    own = len(MIGRATIONS) + 1
+    newer = (*MIGRATIONS, ("CREATE TABLE extra (x)", f"UPDATE readable SET since = {own}"))
     open_store(path, migrations=newer).close()
     before = path.read_bytes()
 
@@ -109,6 +110,20 @@ def test_newer_schema_is_no_damage_and_is_refused_with_both_versions(path: Path)
         open_store(path)
     assert not isinstance(caught.value, StoreDamaged)
     assert path.read_bytes() == before
+
+
+def test_a_former_program_goes_on_with_what_it_need_not_know(path: Path) -> None:
+    filled(path, 3)
+    newer = (*MIGRATIONS, ("CREATE TABLE extra (x)",), ("CREATE TABLE more (x)",))
+    open_store(path, migrations=newer).close()
+
+    former = open_store(path)
+    former.commit([Put(record(who(9), "10.0.0.9/24"))])
+    former.close()
+    again = open_store(path, migrations=newer)
+
+    assert len(again.load().records) == 4
+    again.close()
 
 
 def test_sqlite_file_of_another_program_is_refused_unchanged(path: Path) -> None:
