@@ -117,23 +117,47 @@ class Reconciler:
         return mended
 
     def _mend(self, version: int, found: Collection[Element] | None) -> int:
+        mended = 0
         if found is None:
-            self._tables[version].replace([])
+            found = self._exchange(version)
+            mended = len(found)
         self._affinity[version].look_again()
-        left = set(found or ())
+        left = set(found)
         shared = {each for each in left if each.of.name in NODE_SETS}
         left -= shared
-        node = [each for each in node_elements(self._node) if _version(each) == version]
         # What goes and what comes of ranges in one transaction: they must not overlap.
         first, last = (
             list(between(*({e for e in those if (e.of.name == "service-cidrs") is is_last}
-                            for those in (shared, node))))
+                            for those in (shared, self._of_node(version)))))
             for is_last in (False, True)
         )  # fmt: skip
-        mended = self._apply_all(version, first)
+        mended += self._apply_all(version, first)
         mended += self._apply_all(version, self._lacking(version, left))
         # Last: by these alone every Service is dropped, that of another proxy too.
         return mended + self._apply_all(version, last)
+
+    def _exchange(self, version: int) -> Collection[Element]:
+        """Make the table anew; returns its elements.
+
+        Where one works, of another layout, all its elements come in the same transaction, at
+        several times the cost; and so does what clients are remembered to have.
+        """
+        table, memory = self._tables[version], self._affinity[version]
+        if table.chains():
+            goal = {*self._of_node(version), *self._all(version)}
+            try:
+                table.replace([*goal, *memory.all_remembered()])
+            except DataplaneError as exc:
+                log.warning("rules come first, elements follow", extra={"error": str(exc)})
+            else:
+                memory.look_again()
+                memory.prepare(goal)
+                return goal
+        table.replace([])
+        return ()
+
+    def _of_node(self, version: int) -> list[Element]:
+        return [each for each in node_elements(self._node) if _version(each) == version]
 
     def _lacking(self, version: int, there: set[Element]) -> Iterable[Change]:
         """What Services are to have otherwise than *there*, which is used up."""

@@ -39,7 +39,7 @@ _APPEND = 0x800
 _CHAIN_OF_RULE, _CHAIN_NAME = 2, 3
 _ERROR = 2
 _TABLE, _SET, _ELEMENTS, _LIST_MEMBER = 1, 2, 3, 1
-_KEY, _DATA, _FLAGS, _USERDATA, _KEY_END = 1, 2, 3, 6, 10
+_KEY, _DATA, _FLAGS, _EXPIRATION, _USERDATA, _KEY_END = 1, 2, 3, 5, 6, 10
 _VALUE, _VERDICT = 1, 2
 _CODE, _CHAIN = 1, 2
 _GOTO = -4
@@ -290,4 +290,5 @@ def decode(of: NamedSet, found: dict[int, bytes]) -> Element:
     if of.goes:
         verdict = attributes(attributes(found[_DATA])[_VERDICT])
         data = verdict.get(_CHAIN, b"").rstrip(b"\0")
-    return Element(of, value(_KEY), value(_KEY_END), data, comment)
+    left_ms = int.from_bytes(found.get(_EXPIRATION, b""))
+    return Element(of, value(_KEY), value(_KEY_END), data, comment, left_ms)

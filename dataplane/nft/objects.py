@@ -11,8 +11,8 @@ verdict has a form of its own in messages; here it is the name of the chain that
 """
 
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from hashlib import sha256
 from ipaddress import (
@@ -145,7 +145,8 @@ class NamedSet:
 class Element:
     """One member of *of*: *key* up to *end* (empty: *key* alone), *data* of a map, and its owner.
 
-    Made with `element`; the fields are bytes as the kernel has them.
+    Made with `element`; the fields are bytes as the kernel has them.  *left_ms*: for how long it
+    is there, of a set whose members run out.
     """
 
     of: NamedSet
@@ -153,6 +154,7 @@ class Element:
     end: bytes = b""
     data: bytes = b""
     comment: str = ""
+    left_ms: int = field(default=0, compare=False)
 
     def __hash__(self) -> int:
         """Without the set and the rest: some hundred thousand are looked up at once."""
@@ -163,6 +165,8 @@ class Element:
         words = _render(self.of.key, self.key, self.end)
         if self.comment:
             words += f' comment "{self.comment}"'
+        if self.left_ms:
+            words += f" timeout {self.left_ms}ms"
         if self.of.goes:
             words += f" : goto {self.data.decode()}"
         elif self.of.data:
@@ -181,8 +185,8 @@ def element(
     Raises ValueError for a field that does not fit.
     """
     first, last = [], []
-    for kind, field in zip(of.key, key, strict=True):
-        lower, upper = _bounds(kind, field)
+    for kind, value in zip(of.key, key, strict=True):
+        lower, upper = _bounds(kind, value)
         first.append(lower)
         last.append(upper)
     end = b"".join(last) if of.interval else b""
@@ -237,17 +241,29 @@ class Skeleton:
     def rules(self) -> int:
         return sum(len(chain.rules) for chain in self.chains)
 
-    def script(self, elements: Iterable[Element] = ()) -> str:
+    def script(self, elements: Collection[Element] = ()) -> str:
         """A transaction that puts this table, with *elements*, in the place of any of its name.
 
-        `add` before `delete` because nft before 1.0.8 has no `destroy`.
+        `add` before `delete` because nft before 1.0.8 has no `destroy`.  Chains that elements go
+        to, and that are not the skeleton's, are there without a rule.
         """
         family = self.family.name.lower()
+        members: dict[str, list[str]] = {}
+        for each in elements:
+            members.setdefault(each.of.name, []).append(each.text())
         head = f"{family} {self.name}"
         lines = [f"add table {head}", f"delete table {head}", f"table {head} {{"]
         lines += [f"\tset {self.layout} {{ type mark; }}", self._body(), "}"]
-        lines += sorted(f"add element {head} {each}" for each in elements)
+        lines += [f"add chain {head} {chain}" for chain in self._others(elements)]
+        lines += [
+            f"add element {head} {name} {{ {', '.join(sorted(members[name]))} }}"
+            for name in sorted(members)
+        ]
         return "\n".join(lines) + "\n"
+
+    def _others(self, elements: Iterable[Element]) -> list[str]:
+        targets = {each.data.decode() for each in elements if each.of.goes}
+        return sorted(targets - {chain.name for chain in self.chains})
 
     def _body(self) -> str:
         lines = [f"\t{each.declaration()}" for each in self.sets]

@@ -3,15 +3,22 @@
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
+from threading import Event, Thread
 
 import pytest
 
-from dataplane.nft.objects import Protocol
+from dataplane.nft.elements import Elements
+from dataplane.nft.objects import Chain, Protocol
+from dataplane.nft.runner import NftRunner
+from dataplane.nft.table import NftTable
 from proxy.model import Service, ServiceName, ServicePort, TrafficPolicy
+from proxy.reconciler import Reconciler, Wanted
+from proxy.tables import skeleton
 from tests.kernel.conftest import Namespace
-from tests.kernel.service_site import NODE, OUTSIDE, PORT, Site, pod_address, site
+from tests.kernel.service_site import NODE, OUTSIDE, PORT, VIEW, Site, pod_address, site
 from tests.kernel.sockets import Echo, inside
 
 pytestmark = pytest.mark.kernel
@@ -254,3 +261,43 @@ def test_what_conntrack_calls_invalid_does_not_leave_for_a_services_address(
         packet = seen.recv(100)
 
     assert packet[-20:-18] == struct.pack(">H", 2)
+
+
+def test_another_layout_takes_over_at_once_with_all_elements_and_what_is_remembered(
+    here: Site,
+) -> None:
+    """As an agent of another version does; a client connects all the while."""
+    patient = replace(WEB, affinity_s=600)
+    here.put(patient, here.endpoints("p1", "p2"))
+    (kept,) = here.answers(here.outside, NODE[4], 30080, 4)
+    (kept6,) = here.answers(here.outside, NODE[6], 30080, 4)
+    former = here.reconciler
+    more = Chain("of-another-version", ("counter",))
+    with ExitStack() as undo:
+        later = {
+            version: NftTable(
+                replace(skeleton(version), chains=(*skeleton(version).chains, more)),
+                NftRunner(),
+                undo.enter_context(Elements()),
+            )
+            for version in (4, 6)
+        }
+        said: list[str] = []
+        done = Event()
+
+        def ask() -> None:
+            while not done.is_set() or len(said) < 50:
+                said.extend(here.says(here.outside, NODE[4], 30080, 5))
+
+        asking = Thread(target=ask)
+        asking.start()
+        again = Reconciler(later, VIEW)
+        again.begin({patient.name: Wanted(patient, here.endpoints("p1", "p2"))})
+        done.set()
+        asking.join()
+
+        assert {each.partition(" ")[0] for each in said} == {kept}
+        assert set(here.answers(here.outside, NODE[6], 30080, 8)) == {kept6}
+        assert again.repair() == 0
+        assert former.repair() > 0  # and back again, with the chains of the timeout at work
+        assert set(here.answers(here.outside, NODE[4], 30080, 8)) == {kept}

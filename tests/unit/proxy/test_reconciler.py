@@ -5,10 +5,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataplane.errors import NetlinkError
+from dataplane.errors import DataplaneError, NetlinkError, NftError
 from dataplane.flows import Flows
 from dataplane.nft.objects import Element, Protocol
 from net.address import IPAddress
@@ -270,6 +271,28 @@ def test_another_view_of_the_node_changes_what_depends_on_it() -> None:
     fresh = {4: FakeTable(), 6: FakeTable()}
     Reconciler(fresh, elsewhere).begin({WEB.name: Wanted(WEB, pods(1, 2))})
     assert tables[4].elements == fresh[4].elements
+
+
+class Older(FakeTable):
+    """Works, by the rules of another version."""
+
+    def chains(self) -> frozenset[str]:
+        return super().chains() | {"services"}
+
+
+@pytest.mark.parametrize("failures", [[], [NftError("too much for it")]])
+def test_rules_of_another_version_are_exchanged_with_all_elements_if_nft_takes_it(
+    failures: list[DataplaneError],
+) -> None:
+    tables, state = {4: Older(), 6: FakeTable()}, {WEB.name: Wanted(WEB, pods(1, 2))}
+    tables[4].failures = list(failures)
+
+    reconciler = Reconciler(tables, NODE)
+    reconciler.begin(state)
+
+    assert reconciler.repair() == 0
+    assert (tables[4].transactions == 1) is (not failures)
+    assert tables[4].elements == served(state)[1][4].elements
 
 
 class Flown:
