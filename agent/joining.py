@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from proxy.model import NodeView
     from proxy.reconciler import Reconciler as ServiceReconciler
 
+_EXCHANGE_S = 60.0  # for a table of many thousand elements; what is there works meanwhile
+
 log = logging.getLogger(__name__)
 
 
@@ -300,7 +302,7 @@ def _files(wired: Wired) -> "TLSFiles":
 def _service_tables(undo: ExitStack) -> dict[int, NftTable]:
     from proxy.tables import skeleton
 
-    runner = NftRunner(timeout=NFT_S)
+    runner = NftRunner(timeout=_EXCHANGE_S)
     return {
         version: NftTable(skeleton(version), runner, undo.enter_context(Elements()))
         for version in (4, 6)
