@@ -273,6 +273,7 @@ class Cluster:
                 }
                 for block, count in used.items()
             ],
+            "pools": {pool.name: str(pool.cidr) for pool in self._talk.blocks.pools},
             "mirror_waiting": self._talk.blocks.waiting,
             "mirror_lag_s": self._talk.blocks.lag_s(),
             "table": len(self._talk.blocks.table),

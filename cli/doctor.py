@@ -135,7 +135,7 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
 
 def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
     from cli.judge_agent import judge_agent, judge_boot, judge_spool
-    from cli.judge_routing import judge_routing
+    from cli.judge_routing import judge_pools, judge_routing
     from dataplane.inspect import observe_network
 
     status: dict[str, Any] | None = None
@@ -154,6 +154,7 @@ def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
         + judge_spool(entries, agent_runs=status is not None)
         + judge_boot(records, _BOOT_ID.read_text().strip(), store_age_s=age)
         + judge_routing((status or {}).get("mesh"), observe_network().links)
+        + judge_pools((status or {}).get("cluster"), (status or {}).get("mesh"))
     )
 
 
@@ -169,6 +170,7 @@ def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
     from cli.findings import warning
     from cli.judge_host import (
         judge_bridges,
+        judge_default_routes,
         judge_firewall,
         judge_kernel,
         judge_subnets,
@@ -189,7 +191,7 @@ def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
         writable=inspect.sysctls_are_writable(),
         attached=attached,
     )
-    findings += judge_bridges(found, network)
+    findings += judge_bridges(found, network) + judge_default_routes(network)
     firewall = observe_firewall()
     findings += judge_firewall(firewall, found)
     try:

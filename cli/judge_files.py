@@ -214,7 +214,8 @@ def judge_leftovers(
     return findings + [
         info(
             f"/var/lib/cni/networks/{name} has addresses that host-local gave",
-            "isthmus does not look at them: an address in both is given twice",
+            "isthmus looks at them where `host_local` in agent.toml says so: else an address in "
+            "both is given twice",
             "stop the containers of that network, then remove the directory",
         )
         for name in sorted(reference_networks)

@@ -117,6 +117,19 @@ def _forwarding(name: str, writable: bool, attached: int) -> Finding:
     return info(f"{name} is 0", "nothing needs it yet", "nothing: the agent sets it when needed")
 
 
+def judge_default_routes(host: HostNetwork) -> list[Finding]:
+    """A host from which nothing but its own links is reached, in no family."""
+    if any(route.dst.prefixlen == 0 for route in host.routes):
+        return []
+    return [
+        info(
+            "this host has no default route",
+            "containers reach one another, and beyond that what the host has routes for",
+            "nothing, if that is meant; else: ip route add default via …",
+        )
+    ]
+
+
 def judge_bridges(networks: Iterable[Network], host: HostNetwork) -> list[Finding]:
     """A bridge of ours that has an address of no range of its network."""
     return [

@@ -4,6 +4,7 @@ Everything here is a function of its arguments.
 """
 
 from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 from cli.findings import Finding, error, info, warning
@@ -26,6 +27,22 @@ def judge_routing(mesh: Mapping[str, Any] | None, links: Iterable[Link]) -> list
         )
     routing = mesh["routing"]
     return findings + (_judge_routes(routing, links) if routing else [])
+
+
+def judge_pools(cluster: Mapping[str, Any] | None, mesh: Mapping[str, Any] | None) -> list[Finding]:
+    """*cluster* and *mesh* are of the agent's status: pools that have this node's own address."""
+    pools = (cluster or {}).get("pools", {})
+    own = ((mesh or {}).get("routing") or {}).get("addresses", ())
+    return [
+        error(
+            f"{address} is this node's address, and of pool {name} ({cidr})",
+            "packets to it go to whichever node has that block",
+            "drain that pool, and make one of addresses that no node and no Service has",
+        )
+        for name, cidr in pools.items()
+        for address in own
+        if ip_address(address) in ip_network(cidr)
+    ]
 
 
 def _judge_routes(routing: Mapping[str, Any], links: Iterable[Link]) -> list[Finding]:

@@ -144,7 +144,7 @@ class Administration:
             wanted, old, new = change(view.config)
             pools.validate(wanted)
             if new and not (old and new.cidr == old.cidr):
-                _spare_nodes(new, view.nodes.values())
+                _spare_nodes(old, new, view.nodes.values())
             conditions = [view.unchanged(keys.meta), view.unchanged(keys.config)]
             if old and not pools.only_adds(old, new):
                 pools.check_change(old, new, (*view.blocks, *map(alone, view.addresses)))
@@ -310,15 +310,21 @@ class Administration:
         await self._replica.transact([key, keys.meta, keys.frozen, *node_keys], decide)
 
 
-def _spare_nodes(pool: Pool, nodes: Iterable[Node]) -> None:
-    """Raises Invalid where Services would get the address of a node."""
-    if pool.purpose is not Purpose.LOAD_BALANCERS:
-        return
+def _spare_nodes(old: Pool | None, pool: Pool, nodes: Iterable[Node]) -> None:
+    """Raises Invalid where Services, or pods, would get the address of a node.
+
+    For pods reserving it does not do: packets to all of its block would go to another node.
+    """
+    is_for_pods = pool.purpose is Purpose.PODS
+    if is_for_pods and old and old.cidr == pool.cidr:
+        return  # as one that drains
+    mend = "choose others for pods" if is_for_pods else "reserve it"
+    spared = () if is_for_pods else pool.reservations
     for node in nodes:
         for address in node.addresses:
-            if address in pool.cidr and not any(address in one for one in pool.reservations):
+            if address in pool.cidr and not any(address in one for one in spared):
                 raise Invalid(
-                    f"pool {pool.name}: {address} is an address of node {node.name}; reserve it"
+                    f"pool {pool.name}: {address} is an address of node {node.name}; {mend}"
                 )
 
 

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 from ipam import audit_services
 from ipam.calls import Finding, FindingKind, MirroredLease
-from ipam.cluster import Block, BlockState, Config, Node, NodeState
+from ipam.cluster import Block, BlockState, Config, Node, NodeState, Purpose
 from ipam.keys import Foreign, Keys, MirrorHead
 from ipam.kv import Listing
 from ipam.pools import is_block
@@ -149,6 +149,9 @@ def _nodes(all_: Whole) -> Iterator[Finding]:
     view = all_.view
     for node in view.nodes.values():
         blocks = view.of_node(node.name)
+        for address in (one for one in node.addresses if _is_of_pods(view, one)):
+            text = f"an address of node {node.name}, and of a pool: packets to it go astray"
+            yield Finding(kind=FindingKind.OVERLAP, subject=str(address), text=text)
         if node.state is NodeState.FENCED:
             text = (
                 f"fenced by {node.fenced_by or 'nobody named'}, {_number(blocks, 'block')} not yet "
@@ -203,6 +206,11 @@ def _block_of(view: View, address: IPAddress) -> Block | None:
             kind = type(pool.cidr)
             return view.blocks.get(kind((int(address) & mask, pool.block_length)))
     return None
+
+
+def _is_of_pods(view: View, address: IPAddress) -> bool:
+    pools = (view.config or Config()).pools_for(Purpose.PODS)
+    return any(address in pool.cidr for pool in pools)
 
 
 def _is_of_a_pool(view: View, address: IPAddress) -> bool:

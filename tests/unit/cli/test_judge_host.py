@@ -8,6 +8,7 @@ from cli.findings import Severity
 from cli.judge_files import Network
 from cli.judge_host import (
     judge_bridges,
+    judge_default_routes,
     judge_firewall,
     judge_kernel,
     judge_subnets,
@@ -162,3 +163,13 @@ def test_a_bridge_with_an_address_of_another_network_is_an_error() -> None:
     assert [finding.what.partition(",")[0] for finding in findings] == [
         "cni0 has the address 10.88.0.1/16"
     ]
+
+
+def test_a_host_without_a_default_route_is_told_what_containers_reach() -> None:
+    near = HostRoute("eth0", ip_network("192.0.2.0/24"), ours=False)
+    default = HostRoute("eth0", ip_network("::/0"), ours=False)
+
+    (finding,) = judge_default_routes(HostNetwork(routes=(near,)))
+
+    assert (finding.severity, finding.what) == (Severity.INFO, "this host has no default route")
+    assert judge_default_routes(HostNetwork(routes=(near, default))) == []

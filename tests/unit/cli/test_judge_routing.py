@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from cli.findings import Severity
-from cli.judge_routing import judge_routing
+from cli.judge_routing import judge_pools, judge_routing
 from tests.unit.cli.test_leftovers import VETH
 
 GOOD: dict[str, Any] = {"problems": [], "refused": [], "in_sync": True, "mtu": 1450}
@@ -53,3 +53,13 @@ def test_a_table_that_is_remembered_is_said_to_be() -> None:
     (finding,) = judge_routing(mesh(in_sync=False), [])
 
     assert finding.severity is Severity.INFO
+
+
+def test_a_pool_that_has_the_nodes_own_address_is_an_error() -> None:
+    cluster = {"pools": {"four": "192.0.2.0/24", "six": "fd00::/64"}}
+
+    (finding,) = judge_pools(cluster, mesh(addresses=["192.0.2.1", "2001:db8::1"]))
+
+    assert finding.severity is Severity.ERROR
+    assert finding.what == "192.0.2.1 is this node's address, and of pool four (192.0.2.0/24)"
+    assert judge_pools(None, None) == judge_pools(cluster, mesh()) == []

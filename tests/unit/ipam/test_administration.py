@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ipam.calls import Drain, Init, Pin
-from ipam.cluster import NodeState, Pool, Purpose, Settings
+from ipam.cluster import NodeState, Pool, PoolState, Purpose, Settings
 from ipam.kv import Put
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import AlreadyThere, Exhausted, Forbidden, Invalid, Stale, Unknown
@@ -341,3 +341,21 @@ def test_a_pool_for_services_spares_the_addresses_of_nodes(cluster: Site) -> Non
     cluster.do(lambda a: a.put_pool(spared))
     with pytest.raises(Invalid, match="name and purpose are for ever"):
         cluster.do(lambda a: a.change_pool("lb", purpose=Purpose.PODS))
+
+
+def test_a_pool_for_pods_has_no_address_of_a_node(cluster: Site) -> None:
+    astray = replace(FOUR, name="astray", cidr=ip_network("192.0.2.0/24"))
+    cluster.register(node("a", addresses=(ip_address("192.0.2.7"),)))
+
+    with pytest.raises(Invalid, match=r"192\.0\.2\.7 is an address of node a; choose others"):
+        cluster.do(lambda a: a.put_pool(replace(astray, reservations=(astray.cidr,))))
+
+
+def test_a_pool_that_a_node_came_into_can_be_drained(cluster: Site) -> None:
+    cluster.register(node("a", addresses=(FOUR.cidr[7],)))
+    cluster.do(lambda a: a.change_pool("four", state=PoolState.DRAINING))
+    cluster.follow()
+
+    config = cluster.replicas[0].replica.view.config
+    assert config is not None
+    assert next(p for p in config.pools if p.name == "four").state is PoolState.DRAINING

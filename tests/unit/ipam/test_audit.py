@@ -179,3 +179,9 @@ def test_leases_of_a_node_that_was_fenced_hold_nothing_and_can_be_forgotten() ->
 
 def test_answers_of_an_audit_are_no_foreign_keys() -> None:
     assert kinds(store(raw=(KEYS.answers("x") + "a", b"\xff"))) == []
+
+
+def test_a_nodes_address_in_a_pool_is_told() -> None:
+    found = check(store(node=replace(NODE, addresses=(ip_address("10.0.3.7"),))), "")
+
+    assert ("overlap", "10.0.3.7") in [(one.kind, one.subject) for one in found]
