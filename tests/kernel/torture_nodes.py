@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from agent.client import AgentAway
+from ipam.reading import read_records
 from tests.kernel.agents import ROOT, Machine, Pod, addresses, until
 from tests.kernel.etcd import Host
 
@@ -86,7 +87,12 @@ def _described(node: Node) -> str:
         told = f"{node.status()} {node.check()}"
     except Away:
         told = "away"
-    return f"---- {node.name}: {told}\n{node.tail()}"
+    return f"---- {node.name}: {told} {left(node)}\n{node.tail()}"
+
+
+def left(node: Node) -> list[str]:
+    """What it still has, in its store and in the kernel."""
+    return [*map(str, read_records(node.database)), *node.leftovers()]
 
 
 @dataclass(slots=True)
