@@ -9,7 +9,7 @@ ABLE := $(PYTHON) -m tools.kind able# to have a cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz ipam-torture bench bench-cluster bench-ipamd dist image \
+	slow fuzz ipam-torture bench bench-cluster bench-ipamd bench-services dist image \
 	install lock kind kind-down cluster cluster-test cluster-ipv6 e2e e2e-all \
 	setup-demo setup-cluster setup-test setup-e2e clean
 
@@ -74,6 +74,9 @@ bench: setup-test launcher ## side by side with the reference plugins, and bench
 
 bench-cluster: kind image ## on that cluster: bursts of pods, throughput, time to Ready
 	$(PYTHON) bench/kubernetes.py
+
+bench-services: setup-test launcher ## Services, beside kube-proxy on the same API objects
+	$(PYTHON) bench/services.py
 
 bench-ipamd: setup-test launcher ## a thousand nodes and one etcd; ADD without etcd
 	$(PYTHON) bench/ipamd.py

@@ -34,6 +34,8 @@ _ENTRIES = 1
 _ORIGINAL, _REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
 _TRANSLATED = 1 << 5  # IPS_DST_NAT
 _IP, _PROTO = 1, 2
+_PROTOCOL_STATE, _TCP, _STATE = 4, 1, 1
+_OVER = (b"\7", b"\10")  # TCP_CONNTRACK_TIME_WAIT, TCP_CONNTRACK_CLOSE
 _SOURCE, _DESTINATION = {4: 1, 6: 3}, {4: 2, 6: 4}
 _NUMBER, _PORT = 1, 3
 _MOST_FILTERED = 6  # deletions by filter cost as much as one list
@@ -53,11 +55,15 @@ class Tuple:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Both directions, and the attributes that name it in a deletion."""
+    """Both directions, and the attributes that name it in a deletion.
+
+    *is_over*: a connection that was closed, and only its entry is left for a while.
+    """
 
     original: Tuple
     reply: Tuple
     handle: bytes
+    is_over: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +174,7 @@ class Conntrack:
                     self._forget_listed(version, some)
 
     def find(self, which: Collection[Flows]) -> set[Flows]:
-        """Those of *which*, each translated to somebody, that there are.
+        """Those of *which*, each translated to somebody, that are alive.
 
         Raises NetlinkError, DumpInterrupted.
         """
@@ -179,7 +185,7 @@ class Conntrack:
                 for version in {each.version for each in which}
                 for entry in self._listed(version, is_translated=True)
                 for name in _names(entry)
-                if name in wanted
+                if name in wanted and not entry.is_over
             }
 
     def _placed(self, which: Collection[Flows]) -> Iterator[Flows]:
@@ -309,7 +315,8 @@ def parse(payload: memoryview | bytes) -> Entry | None:
         return None
     handle = nested(_ORIGINAL, found[_ORIGINAL])
     handle += b"".join(attribute(kind, found[kind]) for kind in (_ZONE, _ID) if kind in found)
-    return Entry(original, reply, handle)
+    of_tcp = attributes(attributes(found.get(_PROTOCOL_STATE, b"")).get(_TCP, b""))
+    return Entry(original, reply, handle, is_over=of_tcp.get(_STATE, b"") in _OVER)
 
 
 def _tuple(payload: bytes) -> Tuple | None:

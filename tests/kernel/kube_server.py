@@ -38,11 +38,12 @@ class Server:
     directory: Path
     port: int
     host: etcd.Host
+    address: str = "127.0.0.1"
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.address}:{self.port}"
 
     @property
     def ca(self) -> Path:
@@ -95,14 +96,23 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(directory: Path, host: etcd.Host | None = None) -> Iterator[Server]:
-    """One that serves on *host*'s loopback; it and its etcd are gone afterwards."""
+def running(
+    directory: Path,
+    host: etcd.Host | None = None,
+    *,
+    address: str = "127.0.0.1",
+    services: str = "10.96.0.0/24",
+) -> Iterator[Server]:
+    """One that serves at *address* of *host*; it and its etcd are gone afterwards.
+
+    *services* is the range of cluster IPs.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     host = host or etcd.Host()
     with etcd.running(directory / "etcd", hosts=[host], observer=host, programs=etcd.V36) as store:
         (port,) = etcd.free_ports(1)
-        server = Server(directory, port, host)
-        options = _options(directory, port, store.urls[0])
+        server = Server(directory, port, host, address)
+        options = _options(server, store.urls[0], services)
         # The first run fills the store; what happened then the second has not seen, and calls old.
         with _process(server, options):
             pass
@@ -129,7 +139,8 @@ def _process(server: Server, options: list[str]) -> Iterator[None]:
         server.process.wait()
 
 
-def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
+def _options(server: Server, etcd_url: str, services: str) -> list[str]:
+    directory = server.directory
     key, tokens = directory / "accounts.key", directory / "tokens.csv"
     key.write_bytes(
         rsa.generate_private_key(65537, 2048).private_bytes(
@@ -141,11 +152,11 @@ def _options(directory: Path, port: int, etcd_url: str) -> list[str]:
     tokens.write_text(f'{ADMIN},admin,1,"system:masters"\n{GUEST},guest,2\n')
     return [
         f"--etcd-servers={etcd_url}",
-        "--bind-address=127.0.0.1",
+        f"--bind-address={server.address}",
         "--advertise-address=192.0.2.1",
-        f"--secure-port={port}",
+        f"--secure-port={server.port}",
         f"--cert-dir={directory / 'certs'}",
-        "--service-cluster-ip-range=10.96.0.0/24",
+        f"--service-cluster-ip-range={services}",
         f"--token-auth-file={tokens}",
         "--authorization-mode=RBAC",
         "--anonymous-auth=false",

@@ -238,18 +238,37 @@ def test_a_flow_of_datagrams_moves_on_when_its_endpoint_leaves(here: Site) -> No
 
 
 def tcp_flows(here: Site) -> list[str]:
+    """Where connections that are alive lead."""
     with inside(here.node), Conntrack() as conntrack:
         return [
             str(each.reply.source)
             for each in conntrack.entries(4)
-            if each.original.protocol == 6 and str(each.original.destination) == WEB_IP
+            if each.original.protocol == 6
+            and str(each.original.destination) == WEB_IP
+            and not each.is_over
         ]
+
+
+@pytest.fixture
+def kept() -> Iterator[list[socket.socket]]:
+    sockets: list[socket.socket] = []
+    yield sockets
+    for each in sockets:
+        each.close()
+
+
+def connect(here: Site) -> socket.socket:
+    """A client that never hangs up."""
+    with inside(here.pods["p2"]):
+        client = socket.create_connection((WEB_IP, 80), timeout=5)
+    assert client.recv(100).startswith(b"p1 ")
+    return client
 
 
 @pytest.mark.parametrize("as_it_went", ["", "?", "!"])
 @pytest.mark.parametrize("fate", ["lives on", "is deleted", "has ended"])
 def test_a_connection_ends_when_its_address_is_no_pods_any_more(
-    here: Site, as_it_went: str, fate: str
+    here: Site, kept: list[socket.socket], as_it_went: str, fate: str
 ) -> None:
     """However the endpoint went: ready, as one that a forced deletion takes, unready, ending."""
 
@@ -257,6 +276,7 @@ def test_a_connection_ends_when_its_address_is_no_pods_any_more(
         at.api.put(PODS, pod(P1))
         at.put(service("web", WEB_IP), slice_("web", P1))
         await at.until_answered({"p1"}, WEB_IP)
+        kept.append(await asyncio.to_thread(connect, here))
         at.put(slice_("web", P1 + as_it_went, FAR))
         await at.until_answered({"p1", "far"} if not as_it_went else {"far"}, WEB_IP)
         assert P1 in tcp_flows(here)
@@ -276,11 +296,14 @@ def test_a_connection_ends_when_its_address_is_no_pods_any_more(
     run(here, play)
 
 
-def test_a_connection_to_a_pod_that_left_ends_when_the_pod_does(here: Site) -> None:
+def test_a_connection_to_a_pod_that_left_ends_when_the_pod_does(
+    here: Site, kept: list[socket.socket]
+) -> None:
     async def play(at: Running) -> None:
         at.api.put(PODS, pod(P1))
         at.put(service("web", WEB_IP), slice_("web", P1))
         await at.until_answered({"p1"}, WEB_IP)
+        kept.append(await asyncio.to_thread(connect, here))
         asked = f"/api/v1/namespaces/shop/pods/{P1}"
         at.put(slice_("web", FAR))
         await until(lambda: at.api.count("GET", asked) > 0)
