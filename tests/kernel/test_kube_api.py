@@ -3,7 +3,10 @@
 import asyncio
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -12,10 +15,12 @@ import yaml
 from cli.manifest_access import AGENT, access
 from cli.places import CONF
 from kube import nodes
+from kube.access import Material
 from kube.client import Client
 from kube.errors import Denied
 from kube.events import About, Recorder, Told
-from kube.objects import Condition, Node
+from kube.objects import Condition, Node, Object
+from kube.reflector import Reflector, Selection
 from kube.tokens import Bearer, NotAuthenticated, review
 from tests.kernel import kube_server
 from tests.kernel.agents import ROOT
@@ -62,9 +67,44 @@ def test_tokens_that_are_for_others_or_forged_are_refused(server: Server) -> Non
     async def scene(client: Client) -> None:
         other = await pod_token(client, "n2", audience="somebody-else")
         good = await pod_token(client, "n2")
-        for token in (other, good[:-4] + "AAAA", kube_server.ADMIN, "nonsense"):
+        old = kube_server.expired(server, good)
+        for token in (other, old, good[:-4] + "AAAA", kube_server.ADMIN, "nonsense"):
             with pytest.raises(NotAuthenticated):
                 await review(client, token, AUDIENCE)
+
+    server.ask(scene)
+
+
+def test_a_token_that_has_expired_is_told_and_the_next_one_goes_on(
+    server: Server, tmp_path: Path
+) -> None:
+    async def scene(client: Client) -> None:
+        good = await pod_token(client, "n4", audience=kube_server.ISSUER)
+        file = tmp_path / "token"
+        file.write_text(kube_server.expired(server, good))
+        access = replace(server.access(""), token=Material(file))
+        following = Client(lambda: access)
+        reflector = Reflector(
+            following,
+            Selection(path=NAMESPACES, kind=Object, keep=lambda one: one.metadata.name),
+            random=Random(1),
+        )
+        running = asyncio.create_task(reflector.run())
+        try:
+            async with asyncio.timeout(30):
+                while not reflector.trouble:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                told = reflector.trouble
+                # As the kubelet does; this account may list nothing, and is known for that.
+                file.write_text(good)
+                while "forbidden" not in reflector.trouble:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        finally:
+            running.cancel()
+            following.close()
+
+        assert "Unauthorized" in told
+        assert "system:serviceaccount:isthmus:agent" in reflector.trouble
 
     server.ask(scene)
 
