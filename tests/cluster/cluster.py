@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,17 @@ class Cluster:
         """Return the output of a program that runs in the first container of a pod."""
         command = ("exec", f"--namespace={namespace}", pod, "--", *argv)
         return self.kubectl(*command, timeout=timeout)
+
+    @contextmanager
+    def without_dns(self) -> Iterator[None]:
+        """Have no pods of the cluster's DNS meanwhile: they would keep the network they have."""
+        where = ("--namespace=kube-system", "deployment/coredns")
+        self.kubectl("scale", *where, "--replicas=0")
+        try:
+            self.wait("delete", "pod", where[0], "--selector=k8s-app=kube-dns")
+            yield
+        finally:
+            self.kubectl("scale", *where, "--replicas=2")
 
     def load(self, archive: Path) -> None:
         """Put the images of a docker-archive into every node."""

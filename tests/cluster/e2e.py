@@ -51,7 +51,6 @@ SPECS = {
     "granular": Specs(
         r"\[sig-network\].*(Granular Checks|HostPort|NoSNAT|hairpin)", f"{ABSENT}|Dual"
     ),
-    "all": Specs(r"\[sig-network\]", ABSENT),
     "others": Specs(
         r"\[sig-network\]",
         rf"\[Conformance\]|IPv6DualStack|{OF_OTHERS}|{ZONED}|{LACKING}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.cluster.cluster import AGNHOST, Cluster, pod
+from tests.cluster.isthmus import containers, kill
 
 SERVER, CLIENT = "flow-server", "flow-client"
 _PORTS = {"udp": "5201", "tcp": "5202"}
@@ -65,8 +66,16 @@ def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[st
 def _end(cluster: Cluster, flow: Flow) -> None:
     flow.unread = _unread(cluster.in_pod(SERVER, "cat", "/proc/net/snmp"))
     # The client first: what it has sent arrives, and the server counts it.
+    # By its node: a program in the container is killed with it, and has failed.
+    client = cluster.get("pod", CLIENT)
+    node, uid = client["spec"]["nodeName"], client["metadata"]["uid"]
     for kind in _PORTS:
-        cluster.kubectl("exec", CLIENT, f"--container={kind}", "--", "sh", "-c", "kill -INT 1")
+        is_it = (
+            f'labels."io.kubernetes.pod.uid"=={uid}',
+            f'labels."io.kubernetes.container.name"=={kind}',
+        )
+        (one,) = containers(cluster, node, *is_it)
+        kill(cluster, node, one, "SIGINT")
     cluster.wait("jsonpath={.status.phase}=Succeeded", f"pod/{SERVER}")
     received = _report(cluster, SERVER, "udp")
     flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))

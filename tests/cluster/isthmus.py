@@ -61,11 +61,9 @@ class Network:
         text = manifest(f"--families={self.families}")
         self.cluster.kubectl("delete", "--ignore-not-found", "--filename=-", stdin=text)
         self.cluster.kubectl("apply", "--filename=-", stdin=manifest("--uninstall"))
-        scale = ("scale", "--namespace=kube-system", "deployment/coredns")
-        self.cluster.kubectl(*scale, "--replicas=0")
-        self.rolled_out("daemonset/isthmus-remove")
+        with self.cluster.without_dns():
+            self.rolled_out("daemonset/isthmus-remove")
         self.cluster.kubectl("delete", "namespace", NAMESPACE)
-        self.cluster.kubectl(*scale, "--replicas=2")
 
     def rolled_out(self, name: str) -> None:
         """Wait until a Deployment or DaemonSet of the namespace is as it shall be."""
@@ -146,8 +144,8 @@ def sandbox(cluster: Cluster, node: str, pod: str) -> Container:
     return found
 
 
-def kill(cluster: Cluster, node: str, container: Container) -> None:
-    """Kill a container as kill -9 does."""
+def kill(cluster: Cluster, node: str, container: Container, signal: str = "SIGKILL") -> None:
+    """Send a signal to the first process of a container."""
     cluster.on_node(
-        node, "ctr", "--namespace=k8s.io", "tasks", "kill", "--signal=SIGKILL", container.id
+        node, "ctr", "--namespace=k8s.io", "tasks", "kill", f"--signal={signal}", container.id
     )

@@ -85,12 +85,16 @@ def install(cluster: Cluster) -> list[Node]:
 
 
 def remove(cluster: Cluster) -> None:
-    """Take the network away; pods that still use it keep their interfaces."""
+    """Take the network away; pods of tests that still use it keep their interfaces.
+
+    Each has a gateway's address on its node, from which that answers datagrams of other pods too.
+    """
     nodes = observed(cluster)
-    for node in nodes:
-        batch = "\n".join(route.replace("replace", "delete") for route in routes(node, nodes))
-        cluster.on_node(node.name, "rm", "-f", f"{DIRECTORY}/{NAME}")
-        cluster.on_node(node.name, "ip", "-force", "-batch", "-", stdin=batch)
+    with cluster.without_dns():
+        for node in nodes:
+            batch = "\n".join(route.replace("replace", "delete") for route in routes(node, nodes))
+            cluster.on_node(node.name, "rm", "-f", f"{DIRECTORY}/{NAME}")
+            cluster.on_node(node.name, "ip", "-force", "-batch", "-", stdin=batch)
 
 
 def install_kube_proxy(cluster: Cluster, mode: str = "nftables") -> None:

@@ -12,7 +12,7 @@ from tests.cluster.cluster import Cluster, until
 from tests.cluster.isthmus import Network
 from tools.kind.progress import KindError, say
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NODE = "isthmus-worker"
 AHEAD = "/etc/cni/net.d/05-other.conflist"

@@ -10,7 +10,7 @@ from tools.kind import archive
 from tools.kind.archive import Image
 from tools.kind.progress import KindError
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -45,7 +45,9 @@ def annotated(name: str, **annotations: str) -> Manifest:
     return made
 
 
-@pytest.mark.parametrize("mode", [Mode.VXLAN, Mode.DIRECT, Mode.AUTO])
+@pytest.mark.parametrize(
+    "mode", [pytest.param(Mode.DIRECT, marks=pytest.mark.slow), Mode.VXLAN, Mode.AUTO]
+)
 def test_every_path_works_when_nodes_are_reached(
     cluster: Cluster, isthmus_network: Network, mode: Mode
 ) -> None:

@@ -102,11 +102,11 @@ def kubelets_are_restarted(network: Network) -> None:
     [
         every_agent_is_killed,
         agents_are_exchanged,  # between two that make kubelets wait longer each time
-        agents_get_no_more_memory,
+        pytest.param(agents_get_no_more_memory, marks=pytest.mark.slow),
         ipamd_is_exchanged,
-        etcd_is_away,
+        pytest.param(etcd_is_away, marks=pytest.mark.slow),
         containerd_is_restarted,
-        kubelets_are_restarted,
+        pytest.param(kubelets_are_restarted, marks=pytest.mark.slow),
     ],
 )
 def test_nothing_is_lost_and_pods_start_when(
@@ -122,6 +122,7 @@ def test_nothing_is_lost_and_pods_start_when(
     assert flow.megabytes > 1
 
 
+@pytest.mark.slow
 def test_pods_run_and_start_again_while_the_api_server_is_away(
     cluster: Cluster, isthmus_network: Network
 ) -> None:

@@ -16,7 +16,7 @@ from tests.cluster.cluster import Cluster, pod, until
 from tests.cluster.flow import flowing
 from tools.kind.progress import KindError, say
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 WORKERS = FIRST, SECOND = "isthmus-worker", "isthmus-worker2"
 OLD, NEW = ("old-1", "old-2"), ("new-1", "new-2")

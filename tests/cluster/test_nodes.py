@@ -29,6 +29,7 @@ def running_since(cluster: Cluster, name: str) -> str:
     return str(status["state"].get("running", {}).get("startedAt", ""))
 
 
+@pytest.mark.slow
 def test_a_node_that_was_started_again_gives_its_pods_a_network_anew(
     cluster: Cluster, isthmus_network: Network
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_node_that_was_started_again_gives_its_pods_a_network_anew(
         cluster.kubectl("delete", "pod", "--force", "--ignore-not-found", "resident", "neighbour")
 
 
+@pytest.mark.slow
 def test_a_node_that_is_drained_deleted_and_added_again_serves(
     cluster: Cluster, isthmus_network: Network
 ) -> None:

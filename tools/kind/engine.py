@@ -116,6 +116,7 @@ def _start() -> int:
             pass_fds=(file.fileno(),),
         )
         file.write(str(process.pid))
+    process.returncode = 0  # it outlives us: that nobody waits for it is not to be warned of
     return process.pid
 
 
