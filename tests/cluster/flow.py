@@ -4,13 +4,22 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tests.cluster.cluster import AGNHOST, Cluster, pod
-from tests.cluster.isthmus import containers, kill
+from tests.cluster.cluster import AGNHOST, Cluster, pod, service, until
+from tests.cluster.isthmus import Network, containers, kill
 
 SERVER, CLIENT = "flow-server", "flow-client"
 _PORTS = {"udp": "5201", "tcp": "5202"}
+_SERVED = [
+    {"name": name, "port": int(port), "protocol": protocol}
+    for name, port, protocol in (
+        ("datagrams", _PORTS["udp"], "UDP"),
+        ("control", _PORTS["udp"], "TCP"),
+        ("stream", _PORTS["tcp"], "TCP"),
+    )
+]
 _RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K"), "tcp": ("--bitrate=8M",)}
 
 
@@ -18,19 +27,22 @@ _RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K"), "tcp": ("--bitrate
 class Flow:
     """Complete when it has ended; *unread* packets arrived, and the busy receiver dropped them.
 
+    *overflown*: how many packets of anybody the queues of a busy machine dropped meanwhile.
     *losses*: of both, by the second in which they were missed.
     """
 
     packets: int = 0
     lost: int = 0
     unread: int = 0
+    overflown: int = 0
     megabytes: float = 0.0
     sent_again: int = 0
     losses: dict[int, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
-            f"{self.lost} of {self.packets} UDP packets lost{self._when()}, {self.unread} unread; "
+            f"{self.lost} of {self.packets} UDP packets lost{self._when()}, {self.unread} unread, "
+            f"{self.overflown} dropped by full queues; "
             f"TCP: {self.megabytes:.1f} MB, {self.sent_again} segments sent again"
         )
 
@@ -39,13 +51,20 @@ class Flow:
 
 
 @contextmanager
-def flowing(cluster: Cluster, server: str, client: str) -> Iterator[Flow]:
-    """Have pods on these nodes talk meanwhile; then the Flow says what became of it."""
-    flow = Flow()
+def flowing(
+    cluster: Cluster, server: str, client: str, *, by: Network | None = None
+) -> Iterator[Flow]:
+    """Have pods on these nodes talk meanwhile; then the Flow says what became of it.
+
+    *by*: the network that translates a Service, which the client then asks.
+    """
+    flow = Flow(overflown=-_overflown())
     cluster.apply(_pod(SERVER, server, {kind: ("-s", "-1") for kind in _PORTS}))
     try:
         cluster.wait("condition=Ready", f"pod/{SERVER}")
         address = cluster.get("pod", SERVER)["status"]["podIP"]
+        if by is not None:
+            address = _service(cluster, by, client, address)
         arguments = {kind: ("-c", address, "-t", "0", *_RATES[kind]) for kind in _PORTS}
         cluster.apply(_pod(CLIENT, client, arguments))
         cluster.wait("condition=Ready", f"pod/{CLIENT}")
@@ -53,6 +72,18 @@ def flowing(cluster: Cluster, server: str, client: str) -> Iterator[Flow]:
         _end(cluster, flow)
     finally:
         cluster.kubectl("delete", "pod", "--force", "--ignore-not-found", SERVER, CLIENT)
+        cluster.kubectl("delete", "service", "--ignore-not-found", SERVER)
+
+
+def _service(cluster: Cluster, network: Network, node: str, endpoint: str) -> str:
+    """Return the address of a Service that *node* translates to the endpoint."""
+    cluster.apply(service(SERVER, 0, 0, ports=_SERVED))
+    until(
+        lambda: endpoint in network.on_agent(node, "services", SERVER),
+        what="the Service has its endpoint",
+    )
+    address: str = cluster.get("service", SERVER)["spec"]["clusterIP"]
+    return address
 
 
 def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[str, Any]:
@@ -63,7 +94,14 @@ def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[st
     return pod(name, node, containers=containers, restartPolicy="Never")
 
 
+def _overflown() -> int:
+    """Return how many packets found no room in their processor's queue, since the start."""
+    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
+    return sum(int(line.split()[1], 16) for line in lines)
+
+
 def _end(cluster: Cluster, flow: Flow) -> None:
+    flow.overflown += _overflown()
     flow.unread = _unread(cluster.in_pod(SERVER, "cat", "/proc/net/snmp"))
     # The client first: what it has sent arrives, and the server counts it.
     # By its node: a program in the container is killed with it, and has failed.
