@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ipam.errors import StoreDamaged, StoreUnavailable
 from ipam.leases import Record
-from ipam.sqlite import APPLICATION_ID, MIGRATIONS, SQLiteStore
+from ipam.sqlite import APPLICATION_ID, MIGRATIONS, SQLiteStore, readable_since
 
 
 def read_records(path: Path) -> tuple[Record, ...]:
@@ -54,7 +54,6 @@ def _recognise(path: Path, connection: sqlite3.Connection) -> None:
     if identity != APPLICATION_ID:
         raise StoreDamaged(f"{path} is not a store of isthmus (application_id {identity:#x})")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version != len(MIGRATIONS):
-        raise StoreDamaged(
-            f"{path} has schema version {version}, this program reads {len(MIGRATIONS)}"
-        )
+    known = len(MIGRATIONS)
+    if version < known or (version > known and readable_since(connection, version) > known):
+        raise StoreDamaged(f"{path} has schema version {version}, this program reads {known}")

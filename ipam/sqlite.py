@@ -293,7 +293,7 @@ def _recognise(path: Path, db: sqlite3.Connection, *, known: int) -> None:
             f"{path} is an SQLite file of another program (application_id {found:#x})"
         )
     version = _pragma(db, "user_version")
-    if version > known and _readable_since(db, version) > known:
+    if version > known and readable_since(db, version) > known:
         raise StoreUnavailable(
             f"{path} has schema version {version}; this program knows up to {known}"
         )
@@ -320,8 +320,8 @@ def _migrate(db: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> Non
     db.execute("COMMIT")
 
 
-def _readable_since(db: sqlite3.Connection, version: int) -> int:
-    """The schema version that a program has to know for a file of *version*."""
+def readable_since(db: sqlite3.Connection, version: int) -> int:
+    """The schema version that a program has to know for a file of *version*, which is later."""
     try:
         return int(db.execute("SELECT since FROM readable").fetchone()[0])
     except (sqlite3.OperationalError, TypeError):  # no such table, no row

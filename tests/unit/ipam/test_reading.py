@@ -9,7 +9,7 @@ import pytest
 from ipam.errors import StoreDamaged, StoreUnavailable
 from ipam.leases import Attachment, Record
 from ipam.reading import read_records, verify
-from ipam.sqlite import open_store
+from ipam.sqlite import MIGRATIONS, open_store
 from ipam.store import Put
 
 RECORD = Record(
@@ -90,10 +90,13 @@ def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     assert len(verify(junk)) == 1
 
 
-def test_a_store_of_a_newer_schema_is_told(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
+def test_a_store_of_a_later_schema_is_read_where_it_says_that_it_may_be(path: Path) -> None:
+    own = len(MIGRATIONS) + 1
+    open_store(path, migrations=(*MIGRATIONS, ("CREATE TABLE later (x)",))).close()
+    found = read_records(path)
+    change = ("CREATE TABLE other (x)", f"UPDATE readable SET since = {own + 1}")
+    open_store(path, migrations=(*MIGRATIONS, ("CREATE TABLE later (x)",), change)).close()
 
-    with pytest.raises(StoreDamaged, match="schema version 99"):
+    assert found == (RECORD,)
+    with pytest.raises(StoreDamaged, match=f"schema version {own + 1}, this program reads"):
         read_records(path)
