@@ -1,178 +1,192 @@
 """Throughput and round trips from pod to pod, beside plain links and routes of the same kind.
 
-A plain pod is a namespace with one veth to that of a plain node, which forwards.  Two such
-nodes have their links on one bridge, as the cluster's have.  There are no rules.
+Plain pods (plain.py) are on the cluster's own nodes, beside isthmus's, so that wire, kernel,
+control group and load are the same.  While they are measured isthmus's tables are dormant, and
+other rules are not; connections are tracked for both.  What each rule takes: packets.py.
 """
 
 import json
-import re
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
+import plain
 from figures import Figure, Table, paired
 
-from tests.cluster.cluster import Cluster, pod
-from tests.cluster.isthmus import Mode, Network
-from tools.kind.places import DEBIAN, KUBECONFIG
-from tools.kind.progress import KindError, run
+from tests.cluster.cluster import Cluster, pod, until
+from tests.cluster.isthmus import Mode, Network, containers
+from tools.kind.progress import KindError
 
 SECONDS = 2
-PINGS = 2000
+TRIPS = 5000
 PODS = ("path-near", "path-server", "path-far")
-# Of plain pods, and the same for the network of a node.
-SERVER, NEAR, FAR = "10.251.1.1", "10.251.1.2", "10.251.2.1"
-ROOM_FOR_VXLAN = 50  # bytes of a packet's headers: IPv4, UDP, VXLAN, Ethernet
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """How a program is run where packets are sent from, and the address they are sent to."""
-
-    prefix: tuple[str, ...]
-    server: str
+ISTHMUS, PLAIN = "isthmus, Services too", "plain pods"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One way, once."""
+    """One path, once."""
 
     gbit: float
     round_trip_us: float
 
 
+@dataclass(frozen=True, slots=True)
+class Path:
+    """From a network namespace of *node* to *server*; *root*: the folder of what runs there."""
+
+    cluster: Cluster
+    node: str
+    root: str
+    namespace: str
+    server: str
+
+    def measure(self) -> Measured:
+        said = self.run("iperf3", "--json", f"--time={SECONDS}", "--client", self.server)
+        rate = json.loads(said)["end"]["sum_received"]["bits_per_second"]
+        return Measured(rate / 1e9, int(self.run("/run/trip", self.server, str(TRIPS))) / 1000)
+
+    def run(self, *argv: str) -> str:
+        enter = ("nsenter", f"--net={self.namespace}", f"--root={self.root}")
+        return self.cluster.on_node(self.node, *enter, *argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """The same path for both."""
+
+    ours: Path
+    plain: Path
+
+
 def measure(table: Table, cluster: Cluster, rounds: int) -> None:
     """Measure on one node and between two, by routes and then in VXLAN."""
     network = Network(cluster)
-    with _pods(cluster) as ours, _plain(vxlan=False) as plain:
-        _compare(table, cluster, {way: (ours[way], plain[way]) for way in ours}, rounds)
-    network.install(Mode.VXLAN)
+    plain.build_trip()
     try:
-        with _pods(cluster) as ours, _plain(vxlan=True) as plain:
-            _compare(table, cluster, {"VXLAN": (ours["direct"], plain["direct"])}, rounds)
+        network.install(Mode.DIRECT, "--services")
+        with _paths(cluster, vxlan=False) as paths:
+            _compare(table, cluster, paths, rounds)
+        network.install(Mode.VXLAN, "--services")
+        with _paths(cluster, vxlan=True) as paths:
+            _compare(table, cluster, {"VXLAN": paths["direct"]}, rounds)
     finally:
         network.install()
 
 
-def _compare(
-    table: Table, cluster: Cluster, pairs: dict[str, tuple[Client, Client]], rounds: int
-) -> None:
-    found: dict[str, tuple[list[Measured], list[Measured]]] = {way: ([], []) for way in pairs}
+def _compare(table: Table, cluster: Cluster, paths: dict[str, Sides], rounds: int) -> None:
+    found: dict[str, dict[str, list[Measured]]] = {way: {ISTHMUS: [], PLAIN: []} for way in paths}
     for number in range(rounds):
-        for way, pair in pairs.items():
-            # Each goes first as often.
-            for side in (0, 1) if number % 2 else (1, 0):
-                found[way][side].append(_measured(cluster, pair[side]))
-    for way, sides in found.items():
-        _report(table, way, sides)
+        for who in (ISTHMUS, PLAIN) if number % 2 else (PLAIN, ISTHMUS):
+            with _dormant(cluster) if who == PLAIN else ExitStack():
+                for way, sides in paths.items():
+                    side = sides.plain if who == PLAIN else sides.ours
+                    found[way][who].append(side.measure())
+    for way, measured in found.items():
+        _report(table, way, measured[ISTHMUS], measured[PLAIN])
 
 
-def _report(table: Table, way: str, sides: tuple[list[Measured], list[Measured]]) -> None:
-    gbit, trip = (
-        [Figure(tuple(getattr(one, name) for one in side), unit) for side in sides]
-        for name, unit in (("gbit", "Gbit/s"), ("round_trip_us", "us"))
+def _report(table: Table, way: str, ours: list[Measured], others: list[Measured]) -> None:
+    gbit, plain_gbit = (
+        Figure(tuple(each.gbit for each in side), "Gbit/s") for side in (ours, others)
     )
-    # In both rows a higher ratio is better for isthmus.
-    for what, (ours, plain), ratio in (
-        ("throughput", gbit, paired(*gbit)),
-        ("round trip", trip, paired(*reversed(trip))),
+    trip, plain_trip = (
+        Figure(tuple(each.round_trip_us for each in side), "us") for side in (ours, others)
+    )
+    # In both a higher ratio is better for isthmus.
+    for what, here, there, ratio in (
+        ("throughput", gbit, plain_gbit, paired(gbit, plain_gbit)),
+        ("round trip", trip, plain_trip, paired(plain_trip, trip)),
     ):
-        table.add(f"{what}, {way}", "isthmus", ours)
-        table.add(f"{what}, {way}", "plain", plain, beside=ratio, promise="0.97")
-
-
-def _measured(cluster: Cluster, client: Client) -> Measured:
-    def there(*argv: str) -> str:
-        return cluster.engine.run(*client.prefix, *argv, client.server, timeout=90)
-
-    report = json.loads(there("iperf3", "--json", f"--time={SECONDS}", "--client"))
-    said = there("ping", "-q", "-f", "-c", str(PINGS))
-    trip = re.search(r"= [\d.]+/([\d.]+)/", said)
-    if trip is None:
-        raise KindError(f"ping tells no round trip: {said}")
-    return Measured(report["end"]["sum_received"]["bits_per_second"] / 1e9, 1000 * float(trip[1]))
+        table.add(f"{what}, {way}", ISTHMUS, here)
+        table.add(f"{what}, {way}", PLAIN, there, beside=ratio, promise="0.97")
 
 
 @contextmanager
-def _pods(cluster: Cluster) -> Iterator[dict[str, Client]]:
-    """A server on the first worker, a client beside it, another on the second."""
+def _dormant(cluster: Cluster) -> Iterator[None]:
+    """Have the kernel leave out isthmus's tables on the workers meanwhile; they stay."""
+    with ExitStack() as undo:
+        for node in cluster.nodes[1:]:
+            for line in cluster.on_node(node, "nft", "list", "tables").splitlines():
+                if "isthmus" in line:
+                    add = partial(cluster.on_node, node, "nft", "add", *line.split())
+                    add("{ flags dormant; }")
+                    undo.callback(add, "{ }")
+        yield
+
+
+@contextmanager
+def _paths(cluster: Cluster, *, vxlan: bool) -> Iterator[dict[str, Sides]]:
+    """A server on the first worker, a client beside it, another on the second; both kinds."""
     _, first, second = cluster.nodes
     near, server, far = PODS
-    manifests = [pod(near, first, "pause"), pod(server, first), pod(far, second, "pause")]
-    manifests[1]["spec"]["containers"][0] |= {"command": ["iperf3", "--server"], "args": []}
-    cluster.apply(*manifests)
-    try:
+    cluster.apply(pod(near, first, "pause"), pod(server, first, "pause"), pod(far, second, "pause"))
+    with ExitStack() as undo:
+        undo.callback(cluster.kubectl, "delete", "pod", *PODS)
         cluster.wait("condition=Ready", *(f"pod/{name}" for name in PODS))
         address = cluster.get("pod", server)["status"]["podIP"]
-        kubectl = ("kubectl", f"--kubeconfig={KUBECONFIG}", "exec")
-        yield {
-            "same node": Client((*kubectl, near, "--"), address),
-            "direct": Client((*kubectl, far, "--"), address),
+        found = {
+            name: _of_pod(cluster, node, name, address)
+            for name, node in ((near, first), (server, first), (far, second))
         }
-    finally:
-        cluster.kubectl("delete", "pod", "--ignore-not-found", *PODS)
+        names = undo.enter_context(_plain(cluster, first, second, vxlan=vxlan))
+        plain_ones = {
+            name: Path(cluster, each.node, each.root, f"/run/netns/{namespace}", plain.SERVER)
+            for (name, each), namespace in zip(found.items(), names, strict=True)
+        }
+        for node, path in ((first, found[near]), (second, found[far])):
+            _put(cluster, node, path.root)
+        for path in (found[server], plain_ones[server]):
+            _serve(path, undo)
+        yield {
+            "same node": Sides(found[near], plain_ones[near]),
+            "direct": Sides(found[far], plain_ones[far]),
+        }
+
+
+def _of_pod(cluster: Cluster, node: str, name: str, server: str) -> Path:
+    labels = {"io.kubernetes.pod.name": name, "io.kubernetes.container.name": "agnhost"}
+    filters = (f'labels."{key}"=={value}' for key, value in labels.items())
+    (found,) = (one for one in containers(cluster, node, *filters) if one.pid)
+    there = f"/proc/{found.pid}"
+    return Path(cluster, node, f"{there}/root", f"{there}/ns/net", server)
 
 
 @contextmanager
-def _plain(*, vxlan: bool) -> Iterator[dict[str, Client]]:
-    """The same of namespaces alone, whose programs are those of the pods."""
-    mark = secrets.token_hex(3)
-    name = {one: f"plain-{one}-{mark}" for one in ("wire", "n1", "n2", "server", "near", "far")}
+def _plain(cluster: Cluster, first: str, second: str, *, vxlan: bool) -> Iterator[list[str]]:
+    """Plain pods near, server and far, in this order; the workers track connections."""
+    nodes = []
     with ExitStack() as undo:
-        for namespace in name.values():
-            run("ip", "netns", "add", namespace)
-            undo.callback(run, "ip", "netns", "delete", namespace)
-        _ip(name["wire"], "link add br0 type bridge", "link set br0 up")
-        _node(name["wire"], name["n1"], 1, vxlan=vxlan)
-        _node(name["wire"], name["n2"], 2, vxlan=vxlan)
-        mtu = 1500 - ROOM_FOR_VXLAN * vxlan
-        for node, where, address in (
-            ("n1", "server", SERVER),
-            ("n1", "near", NEAR),
-            ("n2", "far", FAR),
-        ):
-            _pod(name[node], name[where], address, mtu)
-        prefix = {
-            where: ("ip", "netns", "exec", name[where], "chroot", str(DEBIAN / "tools"))
-            for where in ("server", "near", "far")
-        }
-        pid_file = "/run/iperf3.pid"
-        run(*prefix["server"], "iperf3", "--server", "--daemon", f"--pidfile={pid_file}")
-        undo.callback(run, *prefix["server"], "sh", "-c", f"kill $(tr -d '\\0' < {pid_file})")
-        yield {"same node": Client(prefix["near"], SERVER), "direct": Client(prefix["far"], SERVER)}
+        for name in (first, second):
+            addresses = cluster.get("node", name)["status"]["addresses"]
+            address = next(one["address"] for one in addresses if "." in one["address"])
+            node = plain.Node(partial(cluster.on_node, name), address)
+            node.run("nft", "-f", "-", stdin=plain.TRACKED)
+            undo.callback(node.run, "nft", "delete", "table", "inet", "plain-tracked")
+            nodes.append(node)
+        made = undo.enter_context(plain.pods(*nodes, vxlan=vxlan))
+        yield [made["near"], made["server"], made["far"]]
 
 
-def _node(wire: str, node: str, number: int, *, vxlan: bool) -> None:
-    other = 3 - number
-    _ip(wire, f"link add w{number} type veth peer name eth0 netns {node}")
-    _ip(wire, f"link set w{number} master br0", f"link set w{number} up")
-    _ip(node, "link set lo up", "link set eth0 up", f"address add 192.0.2.{number}/24 dev eth0")
-    run("ip", "netns", "exec", node, "sysctl", "-qw", "net.ipv4.ip_forward=1")
-    if not vxlan:
-        _ip(node, f"route add 10.251.{other}.0/24 via 192.0.2.{other}")
-        return
-    mac = f"02:00:00:00:00:0{other}"
-    _ip(
-        node,
-        f"link add vx type vxlan id 9 dstport 4790 local 192.0.2.{number} nolearning",
-        f"link set vx address 02:00:00:00:00:0{number}",
-        f"link set vx mtu {1500 - ROOM_FOR_VXLAN} up",
-        f"neighbour add 10.251.{other}.0 lladdr {mac} dev vx",
-        f"route add 10.251.{other}.0/24 via 10.251.{other}.0 dev vx onlink",
-    )
-    run("bridge", "-netns", node, *f"fdb append {mac} dev vx dst 192.0.2.{other}".split())
+def _put(cluster: Cluster, node: str, root: str) -> None:
+    """Put the probe into what a pod's programs see of files."""
+    cluster.engine.run("docker", "cp", plain.TRIP, f"{node}:/usr/local/bin/trip")
+    cluster.on_node(node, "cp", "/usr/local/bin/trip", f"{root}/run/trip")
 
 
-def _pod(node: str, where: str, address: str, mtu: int) -> None:
-    link = f"p{address.rpartition('.')[2]}"
-    _ip(node, f"link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {where}")
-    _ip(node, f"address add 169.254.1.1/32 dev {link}", f"link set {link} up")
-    _ip(node, f"route add {address} dev {link}")
-    _ip(where, "link set lo up", "link set eth0 up", f"address add {address}/32 dev eth0")
-    _ip(where, "route add 169.254.1.1 dev eth0", "route add default via 169.254.1.1")
+def _serve(path: Path, undo: ExitStack) -> None:
+    """Serve iperf3 there, beside the pods' own programs, until the end."""
+    pid_file = f"/run/iperf3-{path.namespace.replace('/', '-')}.pid"
+    path.run("iperf3", "--server", "--daemon", f"--pidfile={pid_file}")
+    kill = f"kill $(tr -d '\\0' < {path.root}{pid_file})"
+    undo.callback(path.cluster.on_node, path.node, "sh", "-c", kill)
+    until(lambda: _answers(path), what="iperf3 listens")
 
 
-def _ip(namespace: str, *commands: str) -> None:
-    for command in commands:
-        run("ip", "-netns", namespace, *command.split())
+def _answers(path: Path) -> bool:
+    try:
+        path.run("iperf3", "--time=1", "--client", path.server)
+    except KindError:
+        return False
+    return True

@@ -100,8 +100,9 @@ def _pod(node: Node, name: str, address: str, mtu: int, undo: ExitStack) -> None
     node.ip(f"netns add {name}")
     undo.callback(node.ip, f"netns delete {name}")
     link = f"plain{address.rpartition('.')[2]}"
+    node.ip(f"link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}")
+    undo.callback(node.ip, f"link delete {link}")  # with its namespace it goes some time later
     node.ip(
-        f"link add {link} mtu {mtu} type veth peer name eth0 mtu {mtu} netns {name}",
         f"address add 169.254.1.1/32 dev {link}",
         f"link set {link} up",
         f"route add {address} dev {link}",
