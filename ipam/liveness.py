@@ -73,10 +73,12 @@ class Liveness:
         if self._lease and not await self._replica.kv.keep_alive(self._lease):
             self._lease = 0
         await self._take_back()
+        is_kept = bool(self._lease)
         for node, alive in list(self._mine.items()):
-            if self._lease and self._replica.view.alive(node) is not None:
-                continue
-            await self._show(node, alive)
+            # Who is gone, and is not streamed the table, may have left by another replica.
+            is_missed = self._replica.view.alive(node) is None and node in self._open
+            if is_missed or not is_kept:
+                await self._show(node, alive)
 
     async def _take_back(self) -> None:
         """Delete what our lease keeps and nobody told us: a store that was restored has it again.

@@ -72,6 +72,14 @@ def test_node_that_leaves_is_seen_no_more_and_may_start_anew_at_once(cluster: Si
     assert alive(cluster)
 
 
+def test_node_that_left_by_another_replica_is_not_shown_again(cluster: Site) -> None:
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.leave(Leave(node="a", uid="uid-a", instance="1")), 1)
+    tick(cluster, 2)
+
+    assert not alive(cluster)
+
+
 def test_node_whose_stream_is_open_stays_alive(cluster: Site) -> None:
     cluster.register(node("a"))
 
