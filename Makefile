@@ -108,11 +108,11 @@ cluster-ipv6: ## cluster and e2e with IPv6 alone
 e2e: kind setup-e2e image ## Kubernetes' own tests of the network, with isthmus (E2E='--network reference')
 	$(PYTHON) -m tests.cluster.e2e $(E2E)
 
-e2e-all: ## all of them that can run on such clusters
-	$(MAKE) e2e
-	$(MAKE) e2e E2E='--specs dual-stack'
-	$(MAKE) e2e E2E='--specs others'
-	$(MAKE) e2e CONFIG=conf/kind-zones.yaml E2E='--specs zones'
+e2e-all: ## all of them that can run on such clusters, with isthmus's own Services
+	$(MAKE) e2e E2E='--network services'
+	$(MAKE) e2e E2E='--network services --specs dual-stack'
+	$(MAKE) e2e E2E='--network services --specs others'
+	$(MAKE) e2e CONFIG=conf/kind-zones.yaml E2E='--network services --specs zones'
 
 lock: setup-demo ## write requirements.lock anew from pyproject.toml
 	tools/lock.sh
