@@ -179,7 +179,7 @@ class Announcing:
         theirs, ours = said.mac.hex(":"), link.mac.hex(":")
         if said.address not in self._won or theirs in self._answers.macs:
             return
-        if theirs in self._membership.macs(now):
+        if self._membership.is_settled_with(theirs, now):
             self._announcements.hurry(said.address, now)
         elif self._contest.hear(said.address, theirs, ours, now):
             log.warning(

@@ -13,7 +13,7 @@ Nobody announces before those that he hears know of him, nor within LOST_S of hi
 of a time at which he was not looking (he was stopped, and others took over).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from announcement.election import rank
@@ -26,6 +26,9 @@ MISSED_S = 0.8
 
 LOST_S = 2.0
 """Six heartbeats: one that is lost, or late on a busy machine, moves nothing."""
+
+STOPPED_S = LOST_S - 2 * BEAT_S
+"""Whoever did not look for so long may have been lost to others, who took over."""
 
 
 @dataclass(slots=True)
@@ -47,6 +50,7 @@ class Membership:
         self.name = name
         self._others: frozenset[str] = frozenset()
         self._known: dict[str, _Known] = {}
+        self._whose: dict[str, str] = {}
         self._state = State()
         self._begun = self._looked_at = now
 
@@ -64,7 +68,7 @@ class Membership:
 
     def look(self, now: float) -> None:
         """To be called all the time: who was not looking does not know what happened."""
-        if now - self._looked_at > LOST_S / 2:
+        if now - self._looked_at > STOPPED_S:
             self._begun = now
         self._looked_at = now
 
@@ -75,6 +79,7 @@ class Membership:
         """
         if sender not in self._others:
             return False
+        self._whose |= dict.fromkeys(said.state.macs, sender)
         before = self._known.get(sender)
         self._known[sender] = _Known(said.state, now, now, said.hears, said.knows, said.misses)
         is_news = before is None or (
@@ -90,6 +95,7 @@ class Membership:
         known = self._known.get(one.node)
         if one.node not in self._others or (known and known.said_at >= said_at):
             return False
+        self._whose |= dict.fromkeys(one.state.macs, one.node)
         if known is None:
             self._known[one.node] = _Known(one.state, said_at)
             return True
@@ -147,9 +153,9 @@ class Membership:
             ),
         )
 
-    def macs(self, now: float) -> Mapping[str, str]:
-        """Return whose each MAC is, of those that hear us and whom we hear."""
-        return {mac: name for name in self.mutual(now) for mac in self._known[name].state.macs}
+    def is_settled_with(self, mac: str, now: float) -> bool:
+        """Tell whether *mac* is of a node that we know of: then ranks say whose an address is."""
+        return self._whose.get(mac) in self.knows(now)
 
     def mine(self, now: float) -> frozenset[IPAddress]:
         """Return the addresses that we answer for, as heartbeats have it."""

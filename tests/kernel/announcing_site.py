@@ -28,7 +28,7 @@ FOUR, SIX = ip_address("10.99.0.100"), ip_address("fd99::100")
 PORT = 8080
 _CLIENT = {4: "10.99.0.254", 6: "fd99::254"}
 _LISTEN_S = 0.4
-_WITHIN_S = 30.0
+_WITHIN_S = 90.0
 _SOLICITATION = 135
 
 
@@ -94,9 +94,13 @@ class Site:
 
     def until_right(self, address: IPAddress, *without: str) -> str:
         """Return whose it is among all nodes but these, once that one alone answers."""
+        right = self.right(address, *without)
+        self.until_answered_by(lambda found: found == {right}, address)
+        return right
+
+    def right(self, address: IPAddress, *without: str) -> str:
         right = winner(address, self.nodes.keys() - set(without))
         assert right
-        self.until_answered_by(lambda found: found == {right}, address)
         return right
 
     def reached(self, address: IPAddress) -> str:
@@ -162,7 +166,7 @@ def _who_has(address: IPAddress) -> set[bytes]:
     kind = ARP if isinstance(address, IPv4Address) else IPV6
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK) as asking:
         asking.bind(("switch", kind))
-        asking.send(_question(address, asking.getsockname()[4]))
+        asking.send(question(address, asking.getsockname()[4]))
         found: set[bytes] = set()
         end = time.monotonic() + _LISTEN_S
         while (left := end - time.monotonic()) > 0:
@@ -175,7 +179,8 @@ def _who_has(address: IPAddress) -> set[bytes]:
         return found
 
 
-def _question(address: IPAddress, mac: bytes) -> bytes:
+def question(address: IPAddress, mac: bytes) -> bytes:
+    """The frame by which the client asks who has it."""
     if isinstance(address, IPv4Address):
         return arp(mac, IPv4Address(_CLIENT[4]), 1, to=b"\xff" * 6, target=address)
     group = solicited_node(address)

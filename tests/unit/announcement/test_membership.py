@@ -232,15 +232,18 @@ def test_what_says_the_same_again_is_no_news() -> None:
     assert node.hear("b", Heartbeat(state=State(ADDRESSES), hears=frozenset({"a"})), 1.8)
 
 
-def test_whose_a_mac_is_is_known_of_those_that_hear_us() -> None:
-    node = Membership("a", 0.0)
+def test_whose_a_mac_is_is_remembered_while_the_node_is_known_of() -> None:
+    node, here, far = Membership("a", 0.0), "02:00:00:00:00:0b", "02:00:00:00:00:0c"
     node.settle({"b", "c"})
-    macs = frozenset({"02:00:00:00:00:0b"})
-    node.hear("b", Heartbeat(state=State(macs=macs), hears=frozenset({"a"})), 1.0)
-    node.hear("c", Heartbeat(state=State(macs=frozenset({"02:00:00:00:00:0c"}))), 1.0)
+    relayed = (Relayed("c", 0.0, State(macs=frozenset({far}))),)
+    node.hear("b", Heartbeat(state=State(macs=frozenset({here})), relayed=relayed), 1.0)
 
-    assert node.macs(1.5) == {"02:00:00:00:00:0b": "b"}
-    assert node.macs(1.0 + LOST_S) == {}
+    assert node.is_settled_with(here, 1.5)
+    assert node.is_settled_with(far, 1.5)
+    assert not node.is_settled_with("02:00:00:00:00:0d", 1.5)
+    assert not node.is_settled_with(here, 1.0 + LOST_S)
+    node.hear("b", Heartbeat(state=State()), 60.0)  # its link was just made anew
+    assert node.is_settled_with(here, 60.0)
 
 
 def test_a_node_that_is_no_longer_there_does_not_count() -> None:
