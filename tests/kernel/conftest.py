@@ -82,6 +82,15 @@ def binary() -> str:
 
 
 @pytest.fixture(scope="session")
+def patient() -> str:
+    """The launcher with its own deadlines, where none is tried: a busy machine may be that slow."""
+    if given := os.environ.get("ISTHMUS_TEST_LAUNCHER"):
+        return given
+    subprocess.run(["make", "-sC", ROOT / "cni/launcher"], check=True, timeout=120)
+    return str(ROOT / "build/launcher/isthmus-launcher")
+
+
+@pytest.fixture(scope="session")
 def dist() -> Path:
     """Both forms of the program, built anew where a source has changed."""
     if given := os.environ.get("ISTHMUS_TEST_DIST"):

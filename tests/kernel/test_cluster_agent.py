@@ -36,6 +36,11 @@ BRIDGE: Mapping[str, Any] = {
 ROUTED: Mapping[str, Any] = {**BRIDGE, "mode": "routed"}
 
 
+@pytest.fixture(scope="module")
+def binary(patient: str) -> str:
+    return patient
+
+
 @pytest.fixture
 def ipamd(machine: Machine, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Ipamd]:
     """An ipamd with a pool of each family, and a machine that knows of it."""
