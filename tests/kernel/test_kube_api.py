@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from cli.manifest_access import AGENT, access
+from cli.manifest_access import AGENT, IPAMD, access
 from cli.places import CONF
-from kube import nodes
+from kube import nodes, services
 from kube.access import Material
 from kube.client import Client
-from kube.errors import Denied
+from kube.errors import Conflict, Denied
 from kube.events import About, Recorder, Told
-from kube.objects import Condition, Node, Object
+from kube.objects import ASSIGNED, Condition, Node, Object
 from kube.reflector import Reflector, Selection
 from kube.tokens import Bearer, NotAuthenticated, review
 from tests.kernel import kube_server
@@ -228,6 +228,47 @@ def test_an_agent_changes_the_node_that_it_runs_on_and_no_other(server: Server) 
         await change(client, "other")  # others are no matter of the policy
 
         assert "an agent changes the Node that it runs on, and no other" in refused
+
+    server.ask(scene)
+
+
+def test_a_service_is_told_its_addresses_by_the_rights_of_ipamd(server: Server) -> None:
+    async def scene(client: Client) -> None:
+        for one in access():
+            await make(client, _PLACES[one["kind"]].format(**one["metadata"]), **one)
+        place = f"{NAMESPACES}/isthmus/services"
+        spec = {
+            "type": "LoadBalancer",
+            "loadBalancerClass": "isthmus.dev/lb",
+            "loadBalancerIP": "192.0.2.1",
+            "ports": [{"port": 80}],
+        }
+        await make(client, place, metadata={"name": "web"}, spec=spec)
+        ipamd = server.client(
+            await pod_token(client, "n5", audience=kube_server.ISSUER, account=IPAMD)
+        )
+        good = Condition(type=ASSIGNED, status="True", reason="Assigned", message="m")
+        try:
+            found = await services.get(ipamd, "isthmus", "web")
+            at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            await services.show_addresses(ipamd, found, ["192.0.2.1", "fd00::1"], good, at=at)
+            with pytest.raises(Conflict):
+                await services.show_addresses(ipamd, found, [], good, at=at)
+            shown = await services.get(ipamd, "isthmus", "web")
+            change = {"type": "NodePort", "loadBalancerClass": None}
+            await client.patch(f"{place}/web", {"spec": change}, Object)
+            changed = await services.get(ipamd, "isthmus", "web")
+            bad = Condition(type=ASSIGNED, status="False", reason="NotOurs", message="given back")
+            await services.show_addresses(ipamd, changed, [], bad, at=at)
+            last = await services.get(ipamd, "isthmus", "web")
+        finally:
+            ipamd.close()
+
+        assert found.spec.load_balancer_class == "isthmus.dev/lb"
+        assert found.spec.ip_families == ("IPv4",)
+        assert (shown.shown, shown.is_virtual) == (("192.0.2.1", "fd00::1"), True)
+        assert services.find_condition(shown) == good
+        assert (last.shown, services.find_condition(last)) == ((), bad)
 
     server.ask(scene)
 
