@@ -184,11 +184,11 @@ def test_host_local_may_be_told_of_the_end_of_ours(
     pod, given = new(machine)
     before = set(given) <= reference.given()
     reference.call("DEL", pod)
-    after = reference.given().isdisjoint(given)
     until(lambda: not held(machine, pod), "what it deleted is held no more")
+    # A round that came in between had put our file back.
+    until(lambda: reference.given().isdisjoint(given), "it stands in its directory no more")
 
     assert before
-    assert after
     assert machine.leftovers() == []
 
 
