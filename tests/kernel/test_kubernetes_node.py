@@ -6,9 +6,10 @@ There is no kubelet: what it would ask of the plugin the tests ask.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from kube.client import Client, PatchKind
 from kube.objects import Node
 from tests.kernel import etcd, kube_server
 from tests.kernel.agents import ROOT, Machine, made_machine, until
+from tests.kernel.conftest import Namespace
 from tests.kernel.etcd import Host
 from tests.kernel.kube_server import ADMIN, Server, make, pod_token
+from tests.kernel.sockets import inside
 from tests.kube_contract import NAMESPACES, NODES
 
 pytestmark = pytest.mark.kernel
@@ -233,3 +236,75 @@ def test_a_node_comes_serves_and_goes(site: Site) -> None:
     site.server.ask(begin_anew)
     until(site.told, "the new Node is told", timeout=60)
     assert site.node().metadata.uid != node.metadata.uid
+
+
+BALANCED = "192.0.2.77"
+
+
+def test_a_service_gets_an_address_and_the_node_answers_for_it_until_it_goes(
+    site: Site, namespaces: Callable[[str], Namespace]
+) -> None:
+    machine, client = site.machine, namespaces("client")
+    machine.host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "far")
+    machine.host.run("ip", "link", "set", "far", "netns", client.name)
+    for namespace, link, address in ((machine.host, "uplink", 1), (client, "far", 254)):
+        namespace.run("ip", "address", "add", f"192.0.2.{address}/24", "dev", link)
+        namespace.run("ip", "link", "set", link, "up")
+    site.isthmus("ipam", "pools", "create", "lb", "192.0.2.64/28", "--for", "load-balancers")
+    machine.kill()
+    machine.settings = {**machine.settings, "services": {}, "announce": {}}
+    machine.start()
+
+    put(site, "web")
+    until(lambda: shown(site, "web") == [BALANCED], "the Service is told", timeout=60)
+    until(lambda: announced(machine) == [BALANCED], "the node announces", timeout=60)
+
+    # It has no endpoints: that it is refused says that it was asked for, answered, translated.
+    assert refused(client)
+    assert BALANCED in site.isthmus("ipam", "services")
+    assert "shop/web (TCP/80)" in site.isthmus("ipam", "show", BALANCED)
+    assert ("Assigned", f"isthmus gave {BALANCED}") in site.events()
+    put(site, "other")
+    until(lambda: "AddressInUse" in dict(site.events()), "the other is told", timeout=60)
+    site.server.delete(f"{NAMESPACES}/shop/services/web")
+    until(lambda: shown(site, "other") == [BALANCED], "the other has it", timeout=60)
+    site.server.delete(f"{NAMESPACES}/shop/services/other")
+    until(lambda: announced(machine) == [], "nobody announces it", timeout=60)
+    assert site.isthmus("ipam", "services") == "No Service has an address of a pool.\n"
+
+
+def put(site: Site, name: str) -> None:
+    async def create(client: Client) -> None:
+        spec = {
+            "type": "LoadBalancer",
+            "loadBalancerIP": BALANCED,
+            "ports": [{"port": 80}],
+        }
+        await make(client, f"{NAMESPACES}/shop/services", metadata={"name": name}, spec=spec)
+
+    site.server.ask(create)
+
+
+def shown(site: Site, name: str) -> list[str]:
+    async def read(client: Client) -> list[str]:
+        found = await client.get(f"{NAMESPACES}/shop/services/{name}", dict)
+        return [one["ip"] for one in found["status"]["loadBalancer"].get("ingress", ())]
+
+    return site.server.ask(read)
+
+
+def announced(machine: Machine) -> list[str]:
+    return list(machine.ask("status")["status"]["announcing"].get("addresses", ()))
+
+
+def refused(client: Namespace) -> bool:
+    """Whether somebody on the link says no."""
+    with inside(client), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as asking:
+        asking.settimeout(10)
+        try:
+            asking.connect((BALANCED, 80))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
