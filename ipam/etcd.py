@@ -86,8 +86,11 @@ class EtcdKV:
     async def commit(
         self, conditions: Sequence[Unchanged], changes: Sequence[Put | Delete]
     ) -> Outcome:
+        # One that only compares would be answered from whatever its member has, however old.
+        anew = rpc.RequestOp(request_range=_nothing(self._config.prefix))
         request = rpc.TxnRequest(
-            compare=map(_compare, conditions), success=map(_operation, changes)
+            compare=map(_compare, conditions),
+            success=[*map(_operation, changes)] or [anew],
         )
         answer = await _final(
             self._members.write(

@@ -468,6 +468,23 @@ class TestThreeMembers:
 
         asyncio.run(run())
 
+    def test_comparisons_alone_are_not_answered_from_what_one_member_has(self, three: Etcd) -> None:
+        async def run() -> None:
+            leader = await asyncio.to_thread(three.leader)
+            assert leader is not None
+            follower = (leader + 1) % 3
+            alone = EtcdConfig(endpoints=(three.urls[follower],), timeout_s=TIMEOUT_S)
+            async with client(alone) as kv:
+                held = await kv.commit([Unchanged(key("a"), 0)], [])
+                for number in {0, 1, 2} - {follower}:
+                    three.pause(number)
+                with pytest.raises((KVUnavailable, Ambiguous)):
+                    await kv.commit([Unchanged(key("a"), 0)], [])
+
+            assert held.done
+
+        asyncio.run(run())
+
     def test_member_without_a_leader_leaves_no_write_in_doubt(self, three: Etcd) -> None:
         async def run() -> None:
             alone = EtcdConfig(endpoints=three.urls[:1], timeout_s=TIMEOUT_S)

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from tests.kernel.etcd import Etcd
 from tests.kernel.ipamds import Site
 from tests.kernel.switch import Switch
 from tests.kernel.torture_ledger import Ledger, Place
-from tests.kernel.torture_nodes import PATIENCE_S, Away, Node, Refused, left, until_each
+from tests.kernel.torture_nodes import PATIENCE_S, Away, Node, Refused, described, left, until_each
 from tests.kernel.torture_troubles import Troubles
 
 
@@ -85,8 +86,11 @@ class Torture:
 
     def detach(self, place: Place, container: str) -> None:
         self.ledger.ending(place, container)
-        what = f"{place.node.name} deletes {container}"
-        until_each([place.node], lambda node: self._deleted(node, container), what)
+        since = time.monotonic()
+        while not self._deleted(place.node, container):
+            # A machine is off for as long as etcd takes to hear of its fence.
+            since = time.monotonic() if place.is_off else since
+            assert time.monotonic() < since + PATIENCE_S, described(place.node)
         self.ledger.outcomes["DEL"] += 1
 
     def _deleted(self, node: Node, container: str) -> bool:

@@ -79,10 +79,10 @@ def until_each(nodes: Iterable[Node], holds: Callable[[Node], bool], what: str) 
     try:
         until(are_all, what, timeout=PATIENCE_S)
     except AssertionError as exc:
-        raise AssertionError("\n".join([str(exc), *map(_described, late)])) from None
+        raise AssertionError("\n".join([str(exc), *map(described, late)])) from None
 
 
-def _described(node: Node) -> str:
+def described(node: Node) -> str:
     try:
         told = f"{node.status()} {node.check()}"
     except Away:
