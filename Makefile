@@ -9,8 +9,8 @@ ABLE := $(PYTHON) -m tools.kind able# to have a cluster
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-cluster test test-full check launcher launcher-test kernel runtimes \
-	slow fuzz ipam-torture bench bench-cluster bench-ipamd bench-services dist image \
-	install lock kind kind-down cluster cluster-test cluster-ipv6 e2e e2e-all \
+	slow fuzz ipam-torture bench bench-cluster bench-failover bench-ipamd bench-network bench-services \
+	dist image install lock kind kind-down cluster cluster-test cluster-ipv6 e2e e2e-all \
 	setup-demo setup-cluster setup-test setup-e2e clean
 
 help: ## say what can be made
@@ -75,8 +75,16 @@ bench: setup-test launcher ## side by side with the reference plugins, and bench
 bench-cluster: kind image ## on that cluster: bursts of pods, throughput, time to Ready
 	$(PYTHON) bench/kubernetes.py
 
+bench-network: setup-test launcher ## what each packet takes; 1,000 nodes: routes, and an agent's memory
+	$(PYTHON) bench/packets.py
+	$(PYTHON) bench/routes.py
+	$(PYTHON) bench/large.py
+
 bench-services: setup-test launcher ## Services, beside kube-proxy on the same API objects
 	$(PYTHON) bench/services.py
+
+bench-failover: setup-test ## who answers for a load balancer's address, and when, after a failure
+	$(PYTHON) bench/failover.py
 
 bench-ipamd: setup-test launcher ## a thousand nodes and one etcd; ADD without etcd
 	$(PYTHON) bench/ipamd.py

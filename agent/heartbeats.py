@@ -111,6 +111,8 @@ class Heartbeats:
                 self.absent.discard(name)
                 self.troubles.pop(name, None)
                 return
+        except Exception:  # the edge: a bug here must not end the service of others
+            log.exception("no session, will retry", extra={"node": name})
         finally:
             self._beginning.discard(name)
 

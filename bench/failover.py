@@ -108,7 +108,7 @@ def main() -> int:
     with made("a", "b", "c") as at:
         for what, work in three:
             rounds = tuple(1000 * measured(at, work) for _ in range(ROUNDS))
-            table.add("another answers", f"{what}, of 3 nodes", Figure(rounds), promise=PROMISE)
+            table.add("another answers alone", f"{what}, of 3 nodes", Figure(rounds), promise=PROMISE)
     rounds = ()
     for _ in range(ROUNDS):  # each time with other MACs: the higher answers on
         with made("a", "b") as at:
