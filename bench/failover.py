@@ -103,12 +103,12 @@ def main() -> int:
         ("its link is down", link_down),
         ("its agent ends in order", ended),
         ("its agent hangs (SIGSTOP)", stopped),
-        ("it is cut off from the others", cut_off),
+        ("it is cut off, until it is silent", cut_off),
     ]
     with made("a", "b", "c") as at:
         for what, work in three:
             rounds = tuple(1000 * measured(at, work) for _ in range(ROUNDS))
-            table.add("another answers alone", f"{what}, of 3 nodes", Figure(rounds), promise=PROMISE)
+            table.add("another answers", f"{what}, of 3 nodes", Figure(rounds), promise=PROMISE)
     rounds = ()
     for _ in range(ROUNDS):  # each time with other MACs: the higher answers on
         with made("a", "b") as at:
