@@ -37,7 +37,7 @@ from routing.reconciler import clear  # noqa: E402
 NODE = "measured"
 _WITHIN_S = 180.0
 _REST_S = 20.0
-_PAGE = "127.0.0.1:9477"
+_PAGE, _SERVICES_PAGE = "127.0.0.1:9477", "127.0.0.1:10249"
 
 
 def measure(table: Table, work: Path) -> None:
@@ -60,12 +60,12 @@ def measure(table: Table, work: Path) -> None:
 
 
 def _one(table: Table, made: Cluster, who: str, port: int, *, services: bool) -> None:
-    agent = _agent(made, f"agent-{services:d}", port, services=services)
+    agent = _agent(made, port, services=services)
     agent.start()
     try:
-        _until(agent, "isthmus_routes", 2 * (NODES - 1))
+        _until(agent, _PAGE, "isthmus_routes", 2 * (NODES - 1))
         if services:
-            _until(agent, "isthmus_services", SERVICES)
+            _until(agent, _SERVICES_PAGE, "isthmus_services", SERVICES)
         time.sleep(_REST_S)  # what it has at rest, with the pages of lists given back
         now, most = resident(agent.pid), resident(agent.pid, most=True)
         used = processor(agent.pid)
@@ -79,11 +79,11 @@ def _one(table: Table, made: Cluster, who: str, port: int, *, services: bool) ->
     table.add("… processor until then", who, Figure((used,), "s"))
 
 
-def _agent(made: Cluster, name: str, port: int, *, services: bool) -> Program:
-    """One that is not started, with all that the manifest configures."""
+def _agent(made: Cluster, port: int, *, services: bool) -> Program:
+    """One that is not started, with all that the manifest configures; always of the same store."""
     files = made.authority.node(NODE)
-    state = made.directory / name
-    state.mkdir()
+    state = made.directory / "agent"
+    state.mkdir(exist_ok=True)
     (state / "token").write_text("nobody-looks")
     config = state / "agent.toml"
     config.write_text(
@@ -99,8 +99,8 @@ def _agent(made: Cluster, name: str, port: int, *, services: bool) -> Program:
     return Program([*ISTHMUS, "agent", "--config", str(config)], state / "log")
 
 
-def _until(agent: Program, metric: str, least: int) -> None:
-    """Until what *metric* counts is as many."""
+def _until(agent: Program, page: str, metric: str, least: int) -> None:
+    """Until what *metric* of *page* counts is as many."""
     until = time.monotonic() + _WITHIN_S
     found = 0.0
     while found < least:
@@ -108,13 +108,13 @@ def _until(agent: Program, metric: str, least: int) -> None:
         if time.monotonic() > until:
             raise hosts.BenchError(f"{metric}: {found:.0f} of {least}")
         time.sleep(0.5)
-        found = sum(map(float, re.findall(rf"^{metric}(?:{{.*}})? (.*)", _page(), re.M)))
+        found = sum(map(float, re.findall(rf"^{metric}(?:{{.*}})? (.*)", _read(page), re.M)))
 
 
-def _page() -> str:
+def _read(page: str) -> str:
     try:
-        with urllib.request.urlopen(f"http://{_PAGE}/metrics", timeout=10) as page:
-            text: str = page.read().decode()
+        with urllib.request.urlopen(f"http://{page}/metrics", timeout=10) as answer:
+            text: str = answer.read().decode()
     except urllib.error.URLError:
         return ""  # it is starting
     return text
