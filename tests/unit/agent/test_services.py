@@ -13,7 +13,7 @@ from agent.services import Seams, Services
 from dataplane.errors import NetlinkError
 from kube.client import Client
 from proxy.model import NodeView, ServiceName
-from proxy.reconciler import Reconciler
+from proxy.reconciler import Reconciler, Wanted
 from proxy.settings import Settings
 from tests.kube_api import SERVICES, SLICES, FakeAPI, until
 from tests.service_objects import service, slice_
@@ -105,6 +105,22 @@ def test_a_change_that_the_kernel_refuses_is_tried_again() -> None:
 
         await until(lambda: len(at.endpoints()) == 2)
         await until(lambda: at.services.trouble == "")
+
+    run(play)
+
+
+def test_who_follows_is_told_of_each_service_as_it_is_and_when_it_goes() -> None:
+    async def play(at: Site) -> None:
+        told: dict[ServiceName, int | None] = {}
+
+        def note(name: ServiceName, wanted: Wanted | None) -> None:
+            told[name] = None if wanted is None else len(wanted.endpoints)
+
+        at.services.follow(note)
+        at.put(service("web", "10.96.0.20"), slice_("web", "10.244.1.1"))
+        await until(lambda: told == {WEB: 2})
+        at.api.delete(SERVICES, "shop/web")
+        await until(lambda: told == {WEB: None})
 
     run(play)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from dataplane import netns
-from dataplane.survey import survey
+from dataplane.survey import interfaces, survey
 
 
 @pytest.mark.parametrize("path", ["/no/such/netns", os.devnull])
@@ -17,3 +17,7 @@ def test_a_namespace_that_went_since_it_was_listed_is_left_out(
     monkeypatch.setattr(netns, "reachable", listed)
 
     assert survey() == []
+
+
+def test_loopback_is_none_of_the_interfaces() -> None:
+    assert "lo" not in interfaces()

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from dataplane.nft.objects import Protocol
+from kube.objects import ASSIGNED
 from proxy import objects, translate
 from proxy.model import Endpoint, Service, ServiceName, ServicePort, TrafficPolicy
 from proxy.translate import Slice
@@ -108,6 +109,16 @@ def test_balanced_addresses_are_those_that_packets_come_with() -> None:
     found = one({"loadBalancerClass": "theirs"}, status={"loadBalancer": {"ingress": ingress}})
 
     assert list(map(str, found.load_balancer_ips)) == ["198.51.100.1", "198.51.100.2"]
+
+
+def test_addresses_are_ours_to_announce_where_the_condition_says_that_we_gave_them() -> None:
+    def assigned(*conditions: dict[str, str]) -> bool:
+        return one({}, status={"conditions": list(conditions)}).is_assigned
+
+    assert assigned({"type": ASSIGNED, "status": "True"})
+    assert not assigned({"type": ASSIGNED, "status": "False"})
+    assert not assigned({"type": "other", "status": "True"})
+    assert not assigned()
 
 
 def test_source_ranges_may_have_spaces_and_host_bits() -> None:
