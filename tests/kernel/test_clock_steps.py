@@ -4,6 +4,7 @@ A library preloaded into both moves their wall clock, and no other: the machine'
 Certificates alone go by it, and are good at every step made here.
 """
 
+import asyncio
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,13 +14,22 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.agents import Machine, addresses, until
+from tests.kernel.conftest import Namespace
 from tests.kernel.memory_ipamd import Ipamd
+from tests.kernel.service_running import FAR, P1, WEB_IP, Worker, a_service, put
+from tests.kernel.service_site import Site, site
 from tests.kernel.test_cluster_agent import FOUR, ROUTED, SIX, blocks, cluster, has_blocks
+from tests.service_objects import slice_
 
 pytestmark = pytest.mark.kernel
 
 HOUR = 3600
 STEPS = (20 * HOUR, -48 * HOUR, 0)
+
+
+@pytest.fixture(scope="module")
+def binary(patient: str) -> str:
+    return patient
 
 
 @pytest.fixture
@@ -102,3 +112,26 @@ def test_blocks_and_pods_do_not_go_by_the_wall_clock(
 
 def states(ipamd: Ipamd, node: str) -> set[str]:
     return {row["state"] for row in ipamd.do("show", "blocks") if row["node"] == node}
+
+
+def test_services_do_not_go_by_the_wall_clock(
+    namespaces: Callable[[str], Namespace], step: Callable[[int], None]
+) -> None:
+    async def change(here: Site) -> None:
+        async with a_service() as api:
+            worker = Worker(here, api.port)
+            try:
+                for seconds, (pod, answer) in zip(
+                    STEPS, ((FAR, "far"), (P1, "p1")) * 2, strict=False
+                ):
+                    step(seconds)
+                    put(api, slice_("web", pod))
+                    client = here.pods["p2"]
+                    while set(here.answers(client, WEB_IP, 80, 6)) != {answer}:
+                        await worker.steps(1)
+            finally:
+                worker.kill()
+
+    with site(namespaces) as here:
+        here.node.run("ip", "link", "set", "lo", "up")
+        asyncio.run(change(here))

@@ -2,37 +2,29 @@
 
 import asyncio
 import socket
-import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from random import Random
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from agent.known import KnownNode
-from agent.monitor import Monitor
-from agent.services import Seams, Services
 from dataplane.conntrack import Conntrack
-from dataplane.nft.elements import Elements
-from dataplane.nft.runner import NftRunner
-from dataplane.nft.table import NftTable
-from kube.client import Client
-from proxy.reconciler import Reconciler
-from proxy.settings import Settings
-from proxy.tables import skeleton
 from tests.kernel.conftest import Namespace
-from tests.kernel.service_site import NODE, VIEW, Site, pod_address, site
+from tests.kernel.service_running import (
+    FAR,
+    OTHER_IP,
+    P1,
+    P2,
+    WEB_IP,
+    Running,
+    api_server,
+    run,
+    serving,
+)
+from tests.kernel.service_site import NODE, Site, pod_address, site
 from tests.kernel.sockets import inside
-from tests.kube_api import PODS, SERVICE_CIDRS, SERVICES, SLICES, FakeAPI, until
+from tests.kube_api import PODS, SERVICES, SLICES, until
 from tests.service_objects import pod, service, slice_
 
 pytestmark = pytest.mark.kernel
-
-WEB_IP, OTHER_IP = "10.96.0.20", "10.96.0.21"
-P1, P2, FAR = pod_address("p1", 4), pod_address("p2", 4), f"{pod_address('far', 4)}@there"
 
 
 @pytest.fixture
@@ -40,69 +32,6 @@ def here(namespaces: Callable[[str], Namespace]) -> Iterator[Site]:
     with site(namespaces) as made:
         made.node.run("ip", "link", "set", "lo", "up")
         yield made
-
-
-@dataclass(slots=True)
-class Running:
-    site: Site
-    api: FakeAPI
-    services: Services
-
-    def put(self, *items: dict[str, Any]) -> None:
-        for item in items:
-            self.api.put(SLICES if "endpoints" in item else SERVICES, item)
-
-    async def answers(self, address: str, port: int = 80, times: int = 1) -> Counter[str]:
-        client = self.site.pods["p2"]
-        return await asyncio.to_thread(self.site.answers, client, address, port, times)
-
-    async def until_answered(self, by: set[str], address: str, port: int = 80) -> None:
-        """Until exactly these answer, each soon."""
-        end = time.monotonic() + 20
-        while (found := set(await self.answers(address, port, 12))) != by:
-            assert time.monotonic() < end, (found, self.services.trouble)
-
-
-@asynccontextmanager
-async def serving(here: Site, api: FakeAPI, **settings: Any) -> AsyncIterator[Running]:
-    with Elements() as four, Elements() as six, Conntrack() as conntrack:
-        tables = {
-            version: NftTable(skeleton(version), NftRunner(), elements)
-            for version, elements in ((4, four), (6, six))
-        }
-        seams = Seams(
-            name="here",
-            node=lambda: KnownNode(uid="u", addresses=tuple(NODE.values())),
-            pools=lambda: VIEW.pods,
-            make=lambda view: Reconciler(tables, view, conntrack),
-            leaving=lambda: False,
-            clock=time.monotonic,
-            random=Random(),
-            conntrack=conntrack,
-        )
-        services = Services(
-            Settings(healthz_address="127.0.0.1:10256", **settings), Client(api.access), seams
-        )
-        Monitor(services.drifted, services.is_news).start()
-        task = asyncio.ensure_future(services.run())
-        try:
-            await until(lambda: not services.unhealthy())
-            yield Running(here, api, services)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-def run(here: Site, play: Callable[[Running], Coroutine[Any, Any, None]], **settings: Any) -> None:
-    async def main() -> None:
-        async with FakeAPI() as api:
-            ranges = {"cidrs": ["10.96.0.0/16", "fd00:96::/112"]}
-            api.put(SERVICE_CIDRS, {"metadata": {"name": "kubernetes"}, "spec": ranges})
-            async with serving(here, api, **settings) as running:
-                await play(running)
-
-    asyncio.run(main())
 
 
 def test_services_come_scale_and_go_as_packets_see_it(here: Site) -> None:
@@ -195,7 +124,7 @@ def test_the_api_servers_own_service_keeps_its_last_endpoints(here: Site) -> Non
 
 def test_what_happened_while_no_agent_ran_is_made_up_for(here: Site) -> None:
     async def main() -> None:
-        async with FakeAPI() as api:
+        async with api_server() as api:
             async with serving(here, api) as at:
                 at.put(service("web", WEB_IP), slice_("web", P1))
                 at.put(service("other", OTHER_IP), slice_("other", P1))
