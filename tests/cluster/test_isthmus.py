@@ -164,6 +164,7 @@ def test_a_host_port_is_reached_at_its_node(cluster: Cluster, isthmus_network: N
         ({"address": "192.0.2.1"}, "192.0.2.1"),
         ({"mac": "01:00:00:00:00:01"}, "isthmus.dev/mac"),
         ({"pool": "no-such"}, "no-such"),
+        ({"pol": "blue"}, "did you mean isthmus.dev/pool?"),  # which starts all the same
     ],
 )
 def test_an_event_says_what_is_wrong_with_an_annotation(
