@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,9 @@ from cli.findings import Finding, Severity
 from cli.install import place_options
 from cli.places import Places
 from cli.placing import digest_of, read_manifest
+
+if TYPE_CHECKING:
+    from dataplane.firewall import Firewall
 
 _SYSCTLS = (
     "net/ipv4/ip_forward",
@@ -158,6 +161,18 @@ def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
     )
 
 
+def _services(firewall: "Firewall") -> list[Finding]:
+    from cli.judge_services import judge_services
+    from dataplane import kube_proxy
+    from dataplane.nft.elements import Elements
+    from proxy.tables import TABLE
+
+    with Elements() as elements:
+        if not any(elements.rules(family, TABLE) for family in kube_proxy.FAMILIES):
+            return []
+        return judge_services(firewall, kube_proxy.modes(elements.has_chain))
+
+
 def _attachments(places: Places, socket: str) -> Reading:
     store = places.real(places.state_dir) / "isthmus.db"
     try:
@@ -193,7 +208,7 @@ def _host(found: Sequence[Any], *, attached: int) -> list[Finding]:
     )
     findings += judge_bridges(found, network) + judge_default_routes(network)
     firewall = observe_firewall()
-    findings += judge_firewall(firewall, found)
+    findings += judge_firewall(firewall, found) + _services(firewall)
     try:
         tables = skeleton() + MASQUERADE.script()
         findings += judge_kernel(find_shortcomings(tables), firewall)

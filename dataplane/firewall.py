@@ -1,7 +1,7 @@
 """Firewalls of others: which chains drop what is forwarded.  Nothing is changed."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,17 @@ from typing import Any
 
 from dataplane.programs import ProgramMissing, run
 
+_OWNERS = {"Docker": "DOCKER", "ufw": "ufw", "firewalld": "firewalld", "Calico": "cali-"}
+"""By the name of a table, or with what names of chains begin."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardChain:
     """A base chain that forwarded packets pass.
 
     *drops* when a packet that no rule decides on is dropped: by the policy, or by a last rule
-    without a condition.  *accepts* are the interfaces that its table accepts by name.
+    without a condition.  *accepts* are the interfaces that its table accepts by name; *owners*
+    whose chains are in it, as far as they are known.
     """
 
     family: str
@@ -23,6 +27,7 @@ class ForwardChain:
     name: str
     drops: bool
     accepts: frozenset[str] = frozenset()
+    owners: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
@@ -58,7 +63,10 @@ def parse_ruleset(ruleset: str) -> tuple[tuple[int, ...], tuple[ForwardChain, ..
     version: tuple[int, ...] = ()
     forward: list[dict[str, Any]] = []
     rules: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    names: dict[tuple[str, str], set[str]] = {}
     for entry in json.loads(ruleset)["nftables"]:
+        if own := entry.get("chain"):
+            names.setdefault((own["family"], own["table"]), set()).add(own["name"])
         if "metainfo" in entry:
             version = parse_version(entry["metainfo"]["version"])
         elif entry.get("chain", {}).get("hook") == "forward":
@@ -67,8 +75,9 @@ def parse_ruleset(ruleset: str) -> tuple[tuple[int, ...], tuple[ForwardChain, ..
             rule = entry["rule"]
             rules.setdefault((rule["family"], rule["table"]), []).append(rule)
     return version, tuple(
-        _forward_chain(chain, rules.get((chain["family"], chain["table"]), []))
+        _forward_chain(chain, rules.get(place, []), names[place])
         for chain in forward
+        for place in [(chain["family"], chain["table"])]
         if chain["family"] in ("ip", "ip6", "inet")
     )
 
@@ -77,7 +86,9 @@ def parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdecimal())
 
 
-def _forward_chain(chain: dict[str, Any], rules: Sequence[dict[str, Any]]) -> ForwardChain:
+def _forward_chain(
+    chain: dict[str, Any], rules: Sequence[dict[str, Any]], names: Collection[str]
+) -> ForwardChain:
     own = [rule["expr"] for rule in rules if rule["chain"] == chain["name"]]
     return ForwardChain(
         family=chain["family"],
@@ -85,6 +96,16 @@ def _forward_chain(chain: dict[str, Any], rules: Sequence[dict[str, Any]]) -> Fo
         name=chain["name"],
         drops=chain.get("policy") == "drop" or any(map(_drops_all, own)),
         accepts=frozenset(name for rule in rules for name in _accepted(rule["expr"])),
+        owners=owners(chain["table"], names),
+    )
+
+
+def owners(table: str, chains: Collection[str]) -> tuple[str, ...]:
+    """Who makes chains of these names in a table of this one."""
+    return tuple(
+        owner
+        for owner, prefix in _OWNERS.items()
+        if table == prefix or any(name.startswith(prefix) for name in chains)
     )
 
 
@@ -140,4 +161,5 @@ def parse_legacy(family: str, listing: str) -> ForwardChain:
         name="FORWARD",
         drops=drops,
         accepts=frozenset(accepts),
+        owners=owners("", [line[1] for line in lines if line[0] == "-N"]),
     )

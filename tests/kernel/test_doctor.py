@@ -89,6 +89,22 @@ def test_firewalls_that_drop_what_is_forwarded_are_seen(
     assert [(str(one), one.drops, one.accepts) for one in found.chains] == [(chain, True, accepts)]
 
 
+@pytest.mark.parametrize(
+    ("chain", "owner"), [("DOCKER-USER", "Docker"), ("ufw-user", "ufw"), ("cali-FORWARD", "Calico")]
+)
+@pytest.mark.parametrize("program", ["iptables-nft", "iptables-legacy"])
+def test_whose_chains_drop_what_is_forwarded_is_seen(
+    host: Namespace, program: str, chain: str, owner: str
+) -> None:
+    host.run(program, "-N", chain)
+    host.run(program, "-A", "FORWARD", "-j", chain)
+    host.run(program, "-P", "FORWARD", "DROP")
+
+    found = look(host, observe_firewall)
+
+    assert [one.owners for one in found.chains if one.drops] == [(owner,)]
+
+
 @pytest.mark.parametrize("program", ["iptables-nft", "iptables-legacy"])
 def test_both_kinds_of_iptables_are_seen(host: Namespace, program: str) -> None:
     host.run(program, "-A", "FORWARD", "-i", "cni0", "-j", "ACCEPT")

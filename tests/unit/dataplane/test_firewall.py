@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dataplane.firewall import parse_legacy, parse_ruleset
+from dataplane.firewall import owners, parse_legacy, parse_ruleset
 
 
 def ruleset(*entries: dict[str, Any]) -> str:
@@ -86,3 +86,28 @@ def test_the_older_iptables_is_read_from_its_own_listing() -> None:
     found = parse_legacy("ip", listing)
 
     assert (found.drops, found.accepts) == (True, {"cni0"})
+
+
+@pytest.mark.parametrize(
+    ("table", "chains", "found"),
+    [
+        ("filter", ["FORWARD", "DOCKER-USER", "DOCKER"], ("Docker",)),
+        ("filter", ["FORWARD", "ufw-before-forward", "DOCKER"], ("Docker", "ufw")),
+        ("firewalld", ["filter_FORWARD"], ("firewalld",)),
+        ("filter", ["FORWARD", "cali-FORWARD"], ("Calico",)),
+        ("filter", ["FORWARD"], ()),
+    ],
+)
+def test_whose_chains_are_in_a_table_is_known_by_their_names(
+    table: str, chains: list[str], found: tuple[str, ...]
+) -> None:
+    assert owners(table, chains) == found
+
+
+def test_owners_are_read_of_both_kinds_of_listings() -> None:
+    other = {"chain": {"family": "ip", "table": "filter", "name": "DOCKER-USER"}}
+
+    (by_nft,) = parse_ruleset(ruleset(chain("drop"), other))[1]
+    by_legacy = parse_legacy("ip", "-P FORWARD DROP\n-N ufw-user-forward\n")
+
+    assert (by_nft.owners, by_legacy.owners) == (("Docker",), ("ufw",))
