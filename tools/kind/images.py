@@ -15,6 +15,7 @@ REGISTRY = "registry.k8s.io"
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PAUSE_SOURCE = FILES_OF_THE_NODE / "pause.c"
 BOOM = "regression-issue-74839"
+IPERF = Path(__file__).parent / "tools-image" / "iperf"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # Folders of a Debian tree that a container does not get from its image.
@@ -46,6 +47,7 @@ def tools(version: str, debian: Mapping[str, Content], tls: Mapping[str, Content
         "agnhost": PROGRAMS / "agnhost",
         "coredns": PROGRAMS / "coredns",  # specs of DNS start it from this image
         "uploads/.keep": b"",  # netexec keeps there what it is sent
+        "usr/local/bin/iperf": IPERF,
         **tls,
     }
     proxy = {"usr/local/bin/kube-proxy": PROGRAMS / "kube-proxy"}
@@ -108,7 +110,7 @@ def _program(tag: str, path: str, program: str, more: Mapping[str, Content] | No
 def _digest() -> str:
     sources = [Path(__file__).with_name(f"{name}.py") for name in ("archive", "images", "versions")]
     stamps = [PROGRAMS / f".{name}" for name in ("boom", "coredns", "etcd", "kubernetes")]
-    return digest_of(*sources, *stamps, PAUSE_SOURCE, TOOLS.stamp)
+    return digest_of(*sources, *stamps, PAUSE_SOURCE, IPERF, TOOLS.stamp)
 
 
 def _tls(scratch: Path) -> dict[str, Content]:
