@@ -18,7 +18,7 @@ from dataplane.announce import ARP, IPV6, advertisement, arp
 from dataplane.neighbours import Claim, parse, solicited_node
 from net.address import IPAddress
 from tests.certificates import Authority
-from tests.kernel.agents import ROOT
+from tests.kernel.agents import ROOT, until
 from tests.kernel.conftest import Namespace
 from tests.kernel.etcd import Host
 from tests.kernel.sockets import Echo, ask, inside
@@ -103,9 +103,14 @@ class Site:
         assert right
         return right
 
-    def reached(self, address: IPAddress) -> str:
-        """Which node a client on the link reaches, by what its kernel knows of neighbours."""
-        return (ask(self.switch.namespace, str(address), PORT, timeout=1.0) or "").partition(" ")[0]
+    def until_reached(self, address: IPAddress, name: str) -> None:
+        """Return once a client on the link reaches that node, by what its kernel knows."""
+
+        def reached() -> str:
+            said = ask(self.switch.namespace, str(address), PORT, timeout=1.0)
+            return (said or "").partition(" ")[0]
+
+        until(lambda: reached() == name, f"{name} is reached", timeout=_WITHIN_S)
 
     def cut_link(self, one: str, other: str) -> None:
         """Let no frame pass between two, ARP included; both still reach the client."""
