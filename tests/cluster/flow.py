@@ -10,7 +10,7 @@ from typing import Any
 from tests.cluster.cluster import AGNHOST, Cluster, pod, service, until
 from tests.cluster.isthmus import Network, containers, kill
 
-SERVER, CLIENT = "flow-server", "flow-client"
+SERVER, CLIENT, WITNESS = "flow-server", "flow-client", "witness"
 _PORTS = {"udp": "5201", "tcp": "5202"}
 _SERVED = [
     {"name": name, "port": int(port), "protocol": protocol}
@@ -87,11 +87,13 @@ def _service(cluster: Cluster, network: Network, node: str, endpoint: str) -> st
 
 
 def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    containers = [
+    parts: list[dict[str, Any]] = [
         {"name": kind, "image": AGNHOST, "command": ["iperf3", "-J", "-p", _PORTS[kind], *more]}
         for kind, more in arguments.items()
     ]
-    return pod(name, node, containers=containers, restartPolicy="Never")
+    if name == SERVER:
+        parts.append({"name": WITNESS, "image": AGNHOST, "args": ["pause"]})
+    return pod(name, node, containers=parts, restartPolicy="Never")
 
 
 def _overflown() -> int:
@@ -101,8 +103,6 @@ def _overflown() -> int:
 
 
 def _end(cluster: Cluster, flow: Flow) -> None:
-    flow.overflown += _overflown()
-    flow.unread = _unread(cluster.in_pod(SERVER, "cat", "/proc/net/snmp"))
     # The client first: what it has sent arrives, and the server counts it.
     # By its node: a program in the container is killed with it, and has failed.
     client = cluster.get("pod", CLIENT)
@@ -114,7 +114,11 @@ def _end(cluster: Cluster, flow: Flow) -> None:
         )
         (one,) = containers(cluster, node, *is_it)
         kill(cluster, node, one, "SIGINT")
-    cluster.wait("jsonpath={.status.phase}=Succeeded", f"pod/{SERVER}")
+    until(lambda: _ended(cluster), what="the servers have ended")
+    # Of all that came: the pod lives on by its witness.
+    flow.overflown += _overflown()
+    snmp = cluster.kubectl("exec", SERVER, f"--container={WITNESS}", "--", "cat", "/proc/net/snmp")
+    flow.unread = _unread(snmp)
     received = _report(cluster, SERVER, "udp")
     flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))
     flow.lost -= flow.unread
@@ -125,6 +129,14 @@ def _end(cluster: Cluster, flow: Flow) -> None:
     }
     flow.sent_again = _report(cluster, CLIENT, "tcp")["end"]["sum_sent"]["retransmits"]
     flow.megabytes = _report(cluster, SERVER, "tcp")["end"]["sum_received"]["bytes"] / 1e6
+
+
+def _ended(cluster: Cluster) -> bool:
+    """Tell whether both servers have ended well."""
+    statuses = cluster.get("pod", SERVER)["status"]["containerStatuses"]
+    ends = [one["state"].get("terminated") for one in statuses if one["name"] in _PORTS]
+    assert not any(end and end["exitCode"] for end in ends), ends
+    return all(ends)
 
 
 def _report(cluster: Cluster, name: str, kind: str) -> dict[str, Any]:

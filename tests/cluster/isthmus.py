@@ -82,7 +82,7 @@ class Network:
         self.rolled_out(where[1])
         if not replicas:
             label = f"--selector=app.kubernetes.io/name={deployment}"
-            self.cluster.kubectl("wait", "--for=delete", "pod", where[0], label)
+            self.cluster.wait("delete", "pod", where[0], label)
 
     def agent(self, node: str) -> Container:
         """Return the agent's container, which the API server need not answer for."""

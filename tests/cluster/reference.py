@@ -18,6 +18,8 @@ DIRECTORY = "/etc/cni/net.d"
 LEASES = "/run/reference-leases"
 # As isthmus cuts blocks, so that those of the same nodes can be its own later.
 PREFIXES = {4: 24, 6: 112}
+# By which our routes are removed, and not those that another network has for the same block.
+PROTOCOL = 99
 
 Address = IPv4Address | IPv6Address
 Block = IPv4Network | IPv6Network
@@ -54,7 +56,7 @@ def conflist(node: Node) -> Manifest:
 def routes(node: Node, nodes: list[Node]) -> list[str]:
     """Return what `ip -batch` makes of it that *node* reaches the pods of all others."""
     return [
-        f"route replace {block} via {address}"
+        f"route replace {block} via {address} proto {PROTOCOL}"
         for other in nodes
         if other != node
         for block in other.blocks

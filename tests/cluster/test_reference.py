@@ -16,8 +16,8 @@ def test_nodes_have_blocks_of_each_family_in_the_order_of_their_names() -> None:
 
     blocks = [(node.name, *map(str, node.blocks)) for node in nodes]
     assert blocks == [
-        ("a", "10.244.0.0/24", "fd00:10:244::/64"),
-        ("b", "10.244.1.0/24", "fd00:10:244:1::/64"),
+        ("a", "10.244.0.0/24", "fd00:10:244::/112"),
+        ("b", "10.244.1.0/24", "fd00:10:244::1:0/112"),
     ]
 
 
@@ -25,8 +25,8 @@ def test_blocks_of_the_others_are_reached_by_their_addresses_of_that_family() ->
     first, second = planned(ADDRESSES, PODS)
 
     assert routes(first, [first, second]) == [
-        "route replace 10.244.1.0/24 via 172.30.0.3",
-        "route replace fd00:10:244:1::/64 via fc00::3",
+        "route replace 10.244.1.0/24 via 172.30.0.3 proto 99",
+        "route replace fd00:10:244::1:0/112 via fc00::3 proto 99",
     ]
 
 
