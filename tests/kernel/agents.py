@@ -43,7 +43,7 @@ from tests.kernel.launcher.process import Done, Launcher, ended, filled
 from tests.kernel.sockets import inside
 
 ROOT = Path(__file__).parents[2]
-READY_S = 30.0
+READY_S = 60.0  # of a machine with much else to do; an agent that ends is not waited for
 
 # What takes a minute on a node takes a second here; rounds come only where a test asks.
 SETTINGS: Mapping[str, object] = {
