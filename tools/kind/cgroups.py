@@ -78,9 +78,18 @@ def make(groups: Iterable[Path]) -> None:
 
 
 def remove(groups: Iterable[Path], seconds: float = 10) -> None:
-    """Remove the groups and all below them; OSError for one whose processes do not end."""
+    """Remove the groups and all below them; OSError for one whose processes do not end.
+
+    What only leads to another of them stays where somebody else has groups in it meanwhile.
+    """
     deadline = time.monotonic() + seconds
-    for group in sorted(groups, reverse=True):
+    made = sorted(groups, reverse=True)
+    leading = {group.parent for group in made}
+    for group in made:
+        if group in leading:
+            with contextlib.suppress(OSError):
+                group.rmdir()
+            continue
         for inner, _, _ in os.walk(group, topdown=False):
             with contextlib.suppress(FileNotFoundError):
                 _remove_when_empty(Path(inner), deadline)

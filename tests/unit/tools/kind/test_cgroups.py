@@ -57,6 +57,16 @@ def test_a_new_cpuset_may_use_what_its_parent_may(tmp_path: Path) -> None:
     assert [(tmp_path / "new" / name).read_text() for name in cgroups.CPUSET_FILES] == ["0-1\n"] * 2
 
 
+def test_groups_of_another_beside_ours_stay(tmp_path: Path) -> None:
+    (tmp_path / "shared/ours/inner").mkdir(parents=True)
+    (tmp_path / "shared/theirs/inner").mkdir(parents=True)
+
+    cgroups.remove([tmp_path / "shared", tmp_path / "shared/ours"])
+
+    assert (tmp_path / "shared/theirs/inner").exists()
+    assert not (tmp_path / "shared/ours").exists()
+
+
 def test_what_was_made_is_removed_with_all_below_it_and_nothing_above(tmp_path: Path) -> None:
     (tmp_path / "above/ours/docker/node").mkdir(parents=True)
 
