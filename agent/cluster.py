@@ -234,6 +234,8 @@ class Cluster:
         return (
             missing
             or not held.keys().isdisjoint(update.gone)
+            # Pinned to us: it is ours once we register.
+            or any(not row.epoch and row.node == self._talk.who.node for row in update.rows)
             or any(
                 row.cidr in held
                 and (

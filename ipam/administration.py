@@ -235,7 +235,7 @@ class Administration:
         return replace(node, state=state, epoch=epoch, fenced_by=asked.by, wiped=asked.wiped)
 
     async def pin(self, asked: Pin) -> None:
-        """Keep a block for one node: it has it once it registers, or registers again.
+        """Keep a block for one node: it has it once it registers, registers again, or claims.
 
         Raises Invalid, Forbidden where another has it, Frozen.
         """
@@ -270,8 +270,7 @@ class Administration:
         pool = pools.of_block(view.config, asked.cidr, asked.pool)
         if any(asked.cidr.overlaps(cidr) for cidr in view.blocks if cidr != asked.cidr):
             raise Forbidden(f"{asked.cidr} overlaps a block that is there")
-        uid, epoch = (node.uid, node.epoch) if node else ("", 0)
-        return Block(cidr=asked.cidr, pool=pool, node=asked.node, uid=uid, epoch=epoch, nonce="")
+        return Block(cidr=asked.cidr, pool=pool, node=asked.node, uid="", epoch=0, nonce="")
 
     async def release_block(self, cidr: IPNetwork, *, mod_revision: int) -> None:
         """Free a block whose owner has handed it back or is fenced, without the wait.

@@ -7,7 +7,7 @@ from ipam import pools
 from ipam.calls import Claim, Claimed, Held, Release
 from ipam.cluster import Block, BlockState, Config, Node, NodeState
 from ipam.keys import Counter, write
-from ipam.kv import Delete, Put, Unchanged
+from ipam.kv import Delete, Put
 from ipam.liveness import Liveness
 from ipam.refusals import Exhausted, Forbidden, Invalid, Stale, Unknown
 from ipam.replica import Change, Replica
@@ -27,7 +27,7 @@ class Claiming:
         self._random = random
 
     async def claim(self, asked: Claim) -> Claimed:
-        """Give one block for each family, all in one transaction.
+        """Give one block for each family, one that waits for the node first, in one transaction.
 
         Raises Invalid, Frozen, Stale, Forbidden, Exhausted, Contended.
         """
@@ -52,7 +52,7 @@ class Claiming:
                 *replica.thawed(),
                 view.unchanged(keys.config),
                 view.unchanged(keys.node(asked.node)),
-                *(Unchanged(keys.block(block.cidr), 0) for block in chosen),
+                *(view.unchanged(keys.block(block.cidr)) for block in chosen),
             ]
             puts = [Put(keys.block(block.cidr), write(block)) for block in chosen]
             again = [Put(keys.node(node.name), write(node)), Put(keys.counter, write(Counter()))]
@@ -93,6 +93,12 @@ class Claiming:
         chosen = []
         for family in _families(view.config, asked):
             mine = [b for b in view.of_node(node.name) if b.cidr.version == family]
+            if waiting := [
+                b for b in mine if b.is_pinned and b.pool and asked.pool in ("", b.pool)
+            ]:
+                own = replace(waiting[0], uid=node.uid, epoch=node.epoch, nonce=asked.nonce)
+                chosen.append(own)
+                continue
             limit = view.config.settings.blocks_per_node
             holding = sum(block.state in HOLDING for block in mine)
             if holding >= limit:

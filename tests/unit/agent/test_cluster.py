@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
 from agent import cluster, talk
 from agent.cluster import Cluster
-from ipam.calls import Claim, Drain, Leave, Mirror, Register, Registered, Update
+from ipam.calls import Claim, Drain, Leave, Mirror, Pin, Register, Registered, Update
 from ipam.cluster import PoolState
 from ipam.keys import Freeze, write
 from ipam.kv import Put
@@ -103,6 +104,19 @@ def test_what_the_table_says_of_our_own_blocks_is_asked_about_at_once(site: Site
             await until(lambda: site.enforced[-1] == set(site.blocks()))
 
         assert site.states() == ["lost", "lost"]
+
+    asyncio.run(scene())
+
+
+def test_a_block_that_is_pinned_to_us_is_taken_at_once(site: Site) -> None:
+    pinned = ip_network("10.9.0.0/29")
+
+    async def scene() -> None:
+        await site.open()
+        async with running(site):
+            await until(lambda: site.states() == ["active", "active"])
+            await site.authority.pin(Pin(node="n1", cidr=pinned, pool="to-come"))
+            await until(lambda: str(pinned) in site.blocks())
 
     asyncio.run(scene())
 

@@ -284,6 +284,22 @@ def test_pin_of_a_node_that_is_there_is_told_when_it_registers_again(cluster: Si
         cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, undo=True)))
 
 
+def test_node_that_claims_is_given_what_is_pinned_to_it_first(cluster: Site) -> None:
+    pinned = ip_network("10.0.0.64/26")
+    cluster.register(node("a"))
+    cluster.do(lambda a: a.pin(Pin(node="a", cidr=pinned)), 1)
+    cluster.rest()
+
+    four, six = (held.cidr for held in cluster.claim("a", "first").blocks)
+    another = cluster.claim("a", "second").blocks[0].cidr
+
+    assert four == pinned
+    assert six.version == 6
+    assert another != pinned
+    with pytest.raises(Forbidden, match="is a's"):
+        cluster.do(lambda a: a.pin(Pin(node="a", cidr=pinned, undo=True)))
+
+
 def test_pin_can_be_made_before_its_pool_and_undone(cluster: Site) -> None:
     cidr = ip_network("10.1.0.0/26")
     cluster.do(lambda a: a.pin(Pin(node="a", cidr=cidr, pool="yet")))
