@@ -352,6 +352,8 @@ def _mapped(path: Path) -> Iterator[None]:
         if code in _DAMAGED:
             raise StoreDamaged(f"{path} is not usable: {exc}") from exc
         raise StoreUnavailable(f"{path}: {exc}") from exc
+    except UnicodeDecodeError as exc:  # SQLite's words quote a schema that is none any more
+        raise StoreDamaged(f"{path} is not usable: its schema is no text") from exc
     except OSError as exc:
         raise StoreUnavailable(f"{path}: {exc.strerror or exc}") from exc
 
