@@ -24,7 +24,7 @@ pytestmark = pytest.mark.kernel
 LATER = "9.9.0"
 PACKAGES = (
     *("agent", "cli", "cni", "connectivity", "dataplane", "ipam", "kube", "masquerade"),
-    *("net", "proxy", "routing"),
+    *("announcement", "net", "proxy", "routing"),
 )
 NETWORK = {
     "cniVersion": "1.1.0",
