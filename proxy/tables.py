@@ -67,6 +67,7 @@ class Maps:
     service_cidrs: NamedSet
     source_ranges: NamedSet
     node_addresses: NamedSet
+    node_ranges: NamedSet
     pods: NamedSet
     hairpin: NamedSet
 
@@ -104,7 +105,10 @@ def maps(version: int) -> Maps:
         cluster_ips=of("cluster-ips", (address,)),
         service_cidrs=of("service-cidrs", (address,), interval=True),
         source_ranges=of("source-ranges", (*frontend, address), interval=True),
-        node_addresses=of("node-addresses", (address,), interval=True),
+        # No interval: while a table is exchanged the kernel has such sets empty for a moment,
+        # for they are filled last in its commit.
+        node_addresses=of("node-addresses", (address,)),
+        node_ranges=of("node-ranges", (address,), interval=True),
         pods=of("pods", (address,), interval=True),
         hairpin=of("hairpin", (address, address)),
     )
@@ -231,8 +235,11 @@ def _services(ip: str) -> Chain:
             _goto(f"{ip} daddr . meta l4proto . th dport", "services"),
             f"{ip} daddr @cluster-ips goto refuse",
             f"{ip} daddr @service-cidrs drop",
-            f"{ip} daddr != {loopback} {ip} daddr @node-addresses fib daddr type local "
-            + _goto("meta l4proto . th dport", "nodeports"),
+            *(
+                f"{ip} daddr != {loopback} {ip} daddr @{where} fib daddr type local "
+                + _goto("meta l4proto . th dport", "nodeports")
+                for where in ("node-addresses", "node-ranges")
+            ),
         ),
     )
 
