@@ -11,10 +11,8 @@ looked at: it registers with the uid of its Node among its labels.  A node that 
 never fenced, and an absence is asked for once more, past the copy, before it is acted on.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -108,26 +106,14 @@ class NodeWatch:
         self._client = client
         self._authority = authority
         self._view = view
-        self._random = random
         self._now = now
         self._told: dict[str, str] = {}
         selection = Selection(path=kube_nodes.NODES, kind=objects.Node, keep=small)
-        self._news = asyncio.Event()
-        self.reflector = Reflector(
-            client, selection, random=random, changed=lambda key, node: self._news.set()
-        )
+        self.reflector = Reflector(client, selection, random=random)
 
     async def run(self) -> None:
         """Follow the Nodes and act until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.reflector.run())
-            await self.reflector.synced.wait()
-            while True:
-                self._news.clear()
-                await self.tick()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S * (0.75 + 0.5 * self._random.random())):
-                        await self._news.wait()
+        await self.reflector.drive(self.tick, every_s=TICK_S)
 
     async def tick(self) -> None:
         """Do what is to be done now; what fails is tried again at the next."""

@@ -8,7 +8,6 @@ while the API server, the store or the trust in it is away; an absence is asked 
 the copy.  A status stops showing an address before that is free for others.
 """
 
-import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -66,28 +65,17 @@ class ServiceWatch:
         self._authority = authority
         self._view = view
         self._tell = tell
-        self._random = random
         self._now = now
         self._trouble = ""
-        self._news = asyncio.Event()
         self.reflector: Reflector[Service, Service | None] = Reflector(
             client,
             Selection(path=kube_services.SERVICES, kind=Service, keep=_kept),
             random=random,
-            changed=lambda key, service: self._news.set(),
         )
 
     async def run(self) -> None:
         """Follow the Services and act until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.reflector.run())
-            await self.reflector.synced.wait()
-            while True:
-                self._news.clear()
-                await self.tick()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(TICK_S * (0.75 + 0.5 * self._random.random())):
-                        await self._news.wait()
+        await self.reflector.drive(self.tick, every_s=TICK_S)
 
     async def tick(self) -> None:
         """Do what is to be done now; what fails is tried again at the next."""

@@ -10,8 +10,8 @@ waits for `synced`.  While the server is away the copy stays as it was.
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Generic, Protocol, TypeVar
@@ -88,6 +88,19 @@ class Reflector(Generic[Seen, Kept]):
         self._changed = changed
         self._list_at = 0.0
         self._pause_s = SHORTEST_PAUSE_S
+        self._news = asyncio.Event()
+
+    async def drive(self, tick: Callable[[], Awaitable[None]], *, every_s: float) -> None:
+        """Follow, and *tick* once all is there, after news, and each *every_s*, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.run())
+            await self.synced.wait()
+            while True:
+                self._news.clear()
+                await tick()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(every_s * (0.75 + 0.5 * self._random.random())):
+                        await self._news.wait()
 
     async def run(self) -> None:
         """Follow until cancelled; whatever the server does ends nothing."""
@@ -174,12 +187,16 @@ class Reflector(Generic[Seen, Kept]):
         key, kept = key_of(item.metadata), self._selection.keep(item)
         if self.objects.get(key) != kept:
             self.objects[key] = kept
-            self._changed(key, kept)
+            self._tell(key, kept)
         return key
 
     def _drop(self, key: str) -> None:
         if self.objects.pop(key, None) is not None:
-            self._changed(key, None)
+            self._tell(key, None)
+
+    def _tell(self, key: str, kept: Kept | None) -> None:
+        self._news.set()
+        self._changed(key, kept)
 
     def _well(self) -> None:
         if self.trouble:

@@ -5,7 +5,7 @@ A field that may be absent has a default; null is taken for absent.
 
 import msgspec
 
-from kube.objects import Condition, Meta
+from kube.objects import Meta, ServiceStatus
 
 SERVICES = "/api/v1/services"
 SLICES = "/apis/discovery.k8s.io/v1/endpointslices"
@@ -64,22 +64,6 @@ class ServiceSpec(msgspec.Struct, frozen=True, rename=_SPEC):
     external_policy: str = ""
     source_ranges: tuple[str, ...] | None = None
     health_check_node_port: int = 0
-
-
-class Ingress(msgspec.Struct, frozen=True, rename="camel"):
-    """*ip_mode* None is VIP (KEP-1860)."""
-
-    ip: str = ""
-    ip_mode: str | None = None
-
-
-class LoadBalancerStatus(msgspec.Struct, frozen=True):
-    ingress: tuple[Ingress, ...] | None = None
-
-
-class ServiceStatus(msgspec.Struct, frozen=True, rename="camel"):
-    load_balancer: LoadBalancerStatus = LoadBalancerStatus()
-    conditions: tuple[Condition, ...] | None = None
 
 
 class Service(msgspec.Struct, frozen=True):

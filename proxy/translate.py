@@ -13,7 +13,7 @@ from sys import intern
 from typing import TypeVar
 
 from dataplane.nft.objects import Protocol
-from kube.objects import ASSIGNED
+from kube.objects import ASSIGNED, ServiceStatus
 from net.address import IPAddress, IPNetwork
 from proxy import objects
 from proxy.model import Endpoint, Endpoints, Service, ServiceName, ServicePort, TrafficPolicy
@@ -204,7 +204,7 @@ def _protocol(text: str, read: _Reader) -> Protocol | None:
     return found
 
 
-def _virtual(status: objects.ServiceStatus) -> list[str]:
+def _virtual(status: ServiceStatus) -> list[str]:
     """Addresses that are ours to answer: in mode Proxy packets come to a NodePort instead."""
     return [
         each.ip

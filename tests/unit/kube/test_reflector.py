@@ -194,3 +194,29 @@ def test_the_pauses_of_failures_grow_and_differ() -> None:
 def test_a_key_is_the_name_with_the_namespace_if_it_has_one() -> None:
     assert key_of(Meta(name="a")) == "a"
     assert key_of(Meta(name="a", namespace="b")) == "b/a"
+
+
+def test_who_acts_on_the_copy_does_so_once_it_is_whole_and_after_what_is_new() -> None:
+    async def play() -> None:
+        seen: list[list[str]] = []
+
+        async with FakeAPI() as api, asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            api.put(NODES, named("a"))
+            client = Client(api.access)
+            selection = Selection(path=NODES, kind=Node, keep=zone)
+            copy: Copy = Reflector(client, selection, random=Random(1))
+
+            async def tick() -> None:
+                seen.append(sorted(copy.objects))
+
+            driving = tasks.create_task(copy.drive(tick, every_s=3600))
+            await until(lambda: bool(seen))
+            await watched(api, 1)
+            api.put(NODES, named("b"))
+            await until(lambda: seen[-1] == ["a", "b"])
+            driving.cancel()
+            client.close()
+
+        assert seen[0] == ["a"]
+
+    asyncio.run(play())

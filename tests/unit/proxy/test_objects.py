@@ -2,6 +2,7 @@
 
 import msgspec
 
+from kube.objects import Ingress
 from proxy import objects
 
 
@@ -23,7 +24,7 @@ def test_a_service_is_read_by_the_names_that_the_api_gives_its_fields() -> None:
     assert (found.spec.internal_policy, found.spec.external_policy) == ("Local", "Local")
     assert (found.spec.external_ips, found.spec.source_ranges) == (("192.0.2.1",), ("10.0.0.0/8",))
     assert found.spec.health_check_node_port == 31000
-    assert found.status.load_balancer.ingress == (objects.Ingress("198.51.100.1", "Proxy"),)
+    assert found.status.load_balancer.ingress == (Ingress("198.51.100.1", ip_mode="Proxy"),)
 
 
 def test_a_slice_is_read_with_hints_and_with_what_is_null() -> None:
