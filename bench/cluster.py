@@ -68,7 +68,7 @@ class Cluster:
         self._namespace = namespace
         self.authority = Authority(directory / "certificates")
         self._admin, server = self.authority.admin(), self.authority.server()
-        client, peer = (f"http://127.0.0.1:{_free_port()}" for _ in range(2))
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         self.etcd_url = client
         self.etcd = self._program(
             "etcd",
@@ -77,8 +77,8 @@ class Cluster:
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
         )
-        self.endpoints = [f"127.0.0.1:{_free_port()}" for _ in range(replicas)]
-        self._pages = [f"127.0.0.1:{_free_port()}" for _ in range(replicas)]
+        self.endpoints = [f"127.0.0.1:{free_port()}" for _ in range(replicas)]
+        self._pages = [f"127.0.0.1:{free_port()}" for _ in range(replicas)]
         self.ipamds: list[Program] = []
         for number, (endpoint, page) in enumerate(zip(self.endpoints, self._pages, strict=True)):
             config = directory / f"ipamd-{number}.toml"
@@ -167,7 +167,7 @@ def _read(address: str) -> str:
         return text
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

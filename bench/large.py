@@ -8,11 +8,8 @@ ipamd's protocol (nodes.py), and the API server is simulated (api_server.py).  T
 manifest has it, and with `--services`, when all endpoints are translated too.
 """
 
-import os
 import re
-import socket
 import sys
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,12 +23,12 @@ import hosts  # noqa: E402
 from agent_needs import processor, resident  # noqa: E402
 from api_server import NODES, PODS_EACH, SERVICES  # noqa: E402
 from claims import make_pools  # noqa: E402
-from cluster import ISTHMUS, Cluster, Program, cluster  # noqa: E402
+from cluster import ISTHMUS, Cluster, Program, cluster, free_port  # noqa: E402
 from crowd import crowd  # noqa: E402
-from figures import Figure, Table, circumstances  # noqa: E402
+from figures import Figure, Table  # noqa: E402
+from report import report_on_host  # noqa: E402
 
 from dataplane.fabric import Fabric  # noqa: E402
-from dataplane.netns import entered, open_path  # noqa: E402
 from routing.reconciler import clear  # noqa: E402
 
 NODE = "measured"
@@ -43,7 +40,7 @@ _PAGE, _SERVICES_PAGE = "127.0.0.1:9477", "127.0.0.1:10249"
 def measure(table: Table, work: Path) -> None:
     with cluster(work / "large") as made:
         make_pools(made)
-        port = _free_port()
+        port = free_port()
         program = Path(__file__).with_name("api_server.py")
         server = Program(
             ["env", f"PYTHONPATH={ROOT}", sys.executable, str(program), str(port), NODE],
@@ -120,30 +117,5 @@ def _read(page: str) -> str:
     return text
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-    return port
-
-
-def main() -> int:
-    directory = Path(sys.argv[1] if sys.argv[1:] else ROOT / "build")
-    directory.mkdir(exist_ok=True)
-    table = Table()
-    try:
-        with tempfile.TemporaryDirectory(dir=directory) as work, hosts.host("large") as host:
-            fd = open_path(f"/run/netns/{host}")
-            with entered(fd):  # and so is whatever is started from here
-                measure(table, Path(work))
-            os.close(fd)
-    except hosts.BenchError as exc:
-        sys.stderr.write(f"bench: {exc}\n")
-        return 1
-    print(table.text())
-    print(f"\n{circumstances()}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_on_host("large", measure))

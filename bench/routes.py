@@ -11,7 +11,6 @@ import os
 import socket
 import struct
 import sys
-import tempfile
 import time
 from contextlib import closing
 from ipaddress import ip_network
@@ -25,13 +24,13 @@ from agent_needs import processor, resident  # noqa: E402
 from claims import make_pools  # noqa: E402
 from cluster import ISTHMUS, Cluster, Program, cluster  # noqa: E402
 from crowd import Crowd, crowd  # noqa: E402
-from figures import Figure, Table, circumstances, quantile  # noqa: E402
+from figures import Figure, Table, quantile  # noqa: E402
+from report import report_on_host  # noqa: E402
 
 from dataplane import rtnl  # noqa: E402
 from dataplane.block_routes import parse_route  # noqa: E402
 from dataplane.fabric import Fabric  # noqa: E402
 from dataplane.netlink import Netlink  # noqa: E402
-from dataplane.netns import entered, open_path  # noqa: E402
 from routing.reconciler import clear  # noqa: E402
 
 QUICK = bool(os.environ.get("QUICK"))
@@ -135,24 +134,10 @@ def _agent(made: Cluster) -> Program:
     return Program([*ISTHMUS, "agent", "--config", str(config)], made.directory / "agent.log")
 
 
-def main() -> int:
-    directory = Path(sys.argv[1] if sys.argv[1:] else ROOT / "build")
-    directory.mkdir(exist_ok=True)
-    table = Table()
-    try:
-        with tempfile.TemporaryDirectory(dir=directory) as work, hosts.host("routes") as host:
-            fd = open_path(f"/run/netns/{host}")
-            with entered(fd):  # and so is whatever is started from here
-                for nodes in (NODES,) if QUICK else (NODES, 1_000):
-                    measure(table, Path(work), quick=QUICK, nodes=nodes)
-            os.close(fd)
-    except hosts.BenchError as exc:
-        sys.stderr.write(f"bench: {exc}\n")
-        return 1
-    print(table.text())
-    print(f"\n{circumstances()}")
-    return 0
+def both(table: Table, work: Path) -> None:
+    for nodes in (NODES,) if QUICK else (NODES, 1_000):
+        measure(table, work, quick=QUICK, nodes=nodes)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report_on_host("routes", both))

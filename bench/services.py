@@ -10,10 +10,8 @@ the others within each round.  The answer is a table, as docs/specification.md h
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,8 +21,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import hosts  # noqa: E402
-from figures import Figure, Table, circumstances, paired, quantile  # noqa: E402
+from figures import Figure, Table, paired, quantile  # noqa: E402
 from hosts import BenchError  # noqa: E402
+from report import report  # noqa: E402
 from service_proxies import IPTABLES, ISTHMUS, NFTABLES, Proxy  # noqa: E402
 from service_site import PORT, TARGET, Site, cluster_ip, pod, site  # noqa: E402
 
@@ -267,24 +266,10 @@ def memory(table: Table, work: Path) -> None:
 PARTS = {each.__name__: each for each in (planner, cold, memory, paths)}
 
 
-def main() -> int:
-    # Programs and namespaces are taken away again, however it ends.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(1))
-    directory = ROOT / "build"
-    table = Table(comparison="Ratio, above 1 isthmus is better")
-    trouble = ""
-    try:
-        with tempfile.TemporaryDirectory(dir=directory) as work:
-            for part in sys.argv[1:] or PARTS:
-                PARTS[part](table, Path(work))
-    except BenchError as exc:
-        trouble = f"bench: {exc}\n"
-    print(table.text())
-    print(f"\n{circumstances()}")
-    sys.stderr.write(trouble)
-    return 1 if trouble else 0
+def measure(table: Table, work: Path) -> None:
+    for part in sys.argv[1:] or PARTS:
+        PARTS[part](table, work)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(report(measure, ROOT / "build", comparison="Ratio, above 1 isthmus is better"))
