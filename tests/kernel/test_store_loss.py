@@ -106,10 +106,11 @@ def foreign_database(path: Path) -> None:
 
 
 def set_version(path: Path, version: int) -> int:
-    """Say of the file that its schema is of *version*; returns of which it was."""
+    """Say of the file that its schema is of *version*, as who reads it; returns of which it was."""
     with sqlite3.connect(path) as db:
         (before,) = db.execute("PRAGMA user_version").fetchone()
         db.execute(f"PRAGMA user_version = {version}")
+        db.execute("UPDATE readable SET since = ?", (version,))
     db.close()
     return int(before)
 
