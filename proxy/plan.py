@@ -147,7 +147,7 @@ def hairpin(address: IPAddress) -> Element:
     return element(MAPS[address.version].hairpin, (address, address))
 
 
-NODE_SETS = frozenset({"ways", "picks", "node-addresses", "node-ranges", "pods", "service-cidrs"})
+NODE_SETS = frozenset({"ways", "picks", "node-addresses", "pods", "service-cidrs"})
 """The sets that `node_elements` fills; those of networks do not take what overlaps."""
 
 
@@ -158,12 +158,8 @@ def node_elements(node: NodeView) -> Iterator[Element]:
             yield element(maps.ways, (its,), (chain,))
             if chain in PICKS:
                 yield element(maps.picks, (its,), (chain,))
-    ranges = [network for network in node.addresses if network.num_addresses > 1]
-    for network in node.addresses:
-        if network.num_addresses == 1:
-            yield element(MAPS[network.version].node_addresses, (network.network_address,))
     for name, networks in (
-        ("node_ranges", ranges),
+        ("node_addresses", node.addresses),
         ("pods", node.pods),
         ("service_cidrs", node.service_cidrs),
     ):

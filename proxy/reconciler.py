@@ -41,6 +41,8 @@ class Table(affinity.Table, Protocol):
 
     def observe(self) -> frozenset[Element] | None: ...
     def replace(self, elements: Collection[Element]) -> None: ...
+    def exchange(self, elements: Collection[Element]) -> None: ...
+    def end_exchange(self) -> None: ...
 
 
 class Conntrack(Protocol):
@@ -100,6 +102,8 @@ class Reconciler:
             self._hairpin.update(planned.hairpin)
             gone += inherited(State(before, {}), self._state(name))
         self._mend_all(observed)
+        for table in self._tables.values():
+            table.end_exchange()
         self._forget(gone)
 
     def repair(self) -> int:
@@ -139,14 +143,14 @@ class Reconciler:
     def _exchange(self, version: int) -> Collection[Element]:
         """Make the table anew; returns its elements.
 
-        Where one works, of another layout, all its elements come in the same transaction, at
-        several times the cost; and so does what clients are remembered to have.
+        One that works, of another layout, is exchanged with all its elements, at several times the
+        cost, and with what clients are remembered to have.
         """
         table, memory = self._tables[version], self._affinity[version]
         if table.chains():
             goal = {*self._of_node(version), *self._all(version)}
             try:
-                table.replace([*goal, *memory.all_remembered()])
+                table.exchange([*goal, *memory.all_remembered()])
             except DataplaneError as exc:
                 log.warning("rules come first, elements follow", extra={"error": str(exc)})
             else:

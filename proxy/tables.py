@@ -67,7 +67,6 @@ class Maps:
     service_cidrs: NamedSet
     source_ranges: NamedSet
     node_addresses: NamedSet
-    node_ranges: NamedSet
     pods: NamedSet
     hairpin: NamedSet
 
@@ -105,10 +104,7 @@ def maps(version: int) -> Maps:
         cluster_ips=of("cluster-ips", (address,)),
         service_cidrs=of("service-cidrs", (address,), interval=True),
         source_ranges=of("source-ranges", (*frontend, address), interval=True),
-        # No interval: while a table is exchanged the kernel has such sets empty for a moment,
-        # for they are filled last in its commit.
-        node_addresses=of("node-addresses", (address,)),
-        node_ranges=of("node-ranges", (address,), interval=True),
+        node_addresses=of("node-addresses", (address,), interval=True),
         pods=of("pods", (address,), interval=True),
         hairpin=of("hairpin", (address, address)),
     )
@@ -235,11 +231,8 @@ def _services(ip: str) -> Chain:
             _goto(f"{ip} daddr . meta l4proto . th dport", "services"),
             f"{ip} daddr @cluster-ips goto refuse",
             f"{ip} daddr @service-cidrs drop",
-            *(
-                f"{ip} daddr != {loopback} {ip} daddr @{where} fib daddr type local "
-                + _goto("meta l4proto . th dport", "nodeports")
-                for where in ("node-addresses", "node-ranges")
-            ),
+            f"{ip} daddr != {loopback} {ip} daddr @node-addresses fib daddr type local "
+            + _goto("meta l4proto . th dport", "nodeports"),
         ),
     )
 
@@ -250,12 +243,12 @@ def _hooks(ip: str) -> Iterable[Chain]:
         # Of all hooks this is the one that fewest other packets pass.
         "invalid",
         (f"ct state invalid {ip} daddr @cluster-ips drop",),
-        "type filter hook forward priority filter; policy accept;",
+        "type filter hook forward priority 0; policy accept;",
     )
     yield Chain(
         "prerouting",
         ("goto services",),
-        "type nat hook prerouting priority dstnat; policy accept;",
+        "type nat hook prerouting priority -100; policy accept;",
     )
     yield Chain("output", ("goto services",), "type nat hook output priority -100; policy accept;")
     # After translation.  Filter chains could do it too, but would cost every packet of all flows.
@@ -272,7 +265,7 @@ def _hooks(ip: str) -> Iterable[Chain]:
             f"ct label {MASQUERADE_BIT} masquerade fully-random",
             f"ct status dnat {ip} saddr . {ip} daddr @hairpin masquerade fully-random",
         ),
-        "type nat hook postrouting priority srcnat; policy accept;",
+        "type nat hook postrouting priority 100; policy accept;",
     )
 
 

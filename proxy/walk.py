@@ -122,8 +122,7 @@ class Tables:
         chain = self._chain(maps.nodeports, port)
         if not chain or not packet.is_to_this_node:
             return Outcome(Fate.UNTOUCHED)
-        here = (maps.node_addresses, maps.node_ranges)
-        if packet.address.is_loopback or not any(self._has(of, (packet.address,)) for of in here):
+        if packet.address.is_loopback or not self._has(maps.node_addresses, (packet.address,)):
             return Outcome(Fate.UNTOUCHED, reason=Reason.NOT_OPEN)
         return self._follow(packet, maps, port, chain, marked=False)
 

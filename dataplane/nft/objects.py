@@ -10,9 +10,10 @@ slots and classes in the host's order, an interface name padded with zeros to si
 verdict has a form of its own in messages; here it is the name of the chain that it goes to.
 """
 
+import re
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from hashlib import sha256
 from ipaddress import (
@@ -247,12 +248,11 @@ class Skeleton:
         `add` before `delete` because nft before 1.0.8 has no `destroy`.  Chains that elements go
         to, and that are not the skeleton's, are there without a rule.
         """
-        family = self.family.name.lower()
         members: dict[str, list[str]] = {}
         for each in elements:
             members.setdefault(each.of.name, []).append(each.text())
-        head = f"{family} {self.name}"
-        lines = [f"add table {head}", f"delete table {head}", f"table {head} {{"]
+        head = self._head
+        lines = [self.removal() + f"table {head} {{"]
         lines += [f"\tset {self.layout} {{ type mark; }}", self._body(), "}"]
         lines += [f"add chain {head} {chain}" for chain in self._others(elements)]
         lines += [
@@ -260,6 +260,34 @@ class Skeleton:
             for name in sorted(members)
         ]
         return "\n".join(lines) + "\n"
+
+    @property
+    def stand_in(self) -> "Skeleton":
+        """The same under another name, and asked one priority before this."""
+        chains = (replace(each, hook=_EARLIER.sub(_one_less, each.hook)) for each in self.chains)
+        return replace(self, name=f"{self.name}-meanwhile", chains=tuple(chains))
+
+    @property
+    def unasked(self) -> "Skeleton":
+        """All of it that no hook has."""
+        return replace(self, chains=tuple(each for each in self.chains if not each.hook))
+
+    def opening(self) -> str:
+        """A transaction that adds what `unasked` lacks."""
+        hooked = replace(self, sets=(), chains=tuple(each for each in self.chains if each.hook))
+        return f"table {self._head} {{\n{hooked._body()}\n}}\n"
+
+    def closing(self) -> str:
+        """A transaction after which packets find no rule; those on their way still have all."""
+        return f"flush table {self._head}\n"
+
+    def removal(self) -> str:
+        """A transaction after which the table is not there, whether it was or not."""
+        return f"add table {self._head}\ndelete table {self._head}\n"
+
+    @property
+    def _head(self) -> str:
+        return f"{self.family.name.lower()} {self.name}"
 
     def _others(self, elements: Iterable[Element]) -> list[str]:
         targets = {each.data.decode() for each in elements if each.of.goes}
@@ -272,6 +300,13 @@ class Skeleton:
             lines += [f"\t\t{line}" for line in (chain.hook, *chain.rules) if line]
             lines.append("\t}")
         return "\n".join(lines)
+
+
+_EARLIER = re.compile(r"(?<=priority )-?\d+")
+
+
+def _one_less(found: re.Match[str]) -> str:
+    return str(int(found[0]) - 1)
 
 
 def _bounds(kind: Kind, field: Field) -> tuple[bytes, bytes]:

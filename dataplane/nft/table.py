@@ -3,6 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Collection
+from contextlib import ExitStack
 from itertools import chain
 from typing import Protocol
 
@@ -88,6 +89,32 @@ class NftTable:
         """
         self._load(self._skeleton.script(elements))
 
+    def exchange(self, elements: Collection[Element]) -> None:
+        """`replace` what works, under packets that begin connections.
+
+        While the kernel commits, a packet on its way by former rules finds their sets empty, and
+        new sets of intervals are filled last (net/netfilter/nf_tables_api.c).  So another table
+        of the same content answers meanwhile, and is asked only while all its elements are there.
+
+        Raises NftUnavailable, NftError, NetlinkError.
+        """
+        other = self._skeleton.stand_in
+        with ExitStack() as undo:
+            undo.callback(self.end_exchange)
+            self._load(other.unasked.script(elements))
+            self._load(other.opening())
+            self.replace(elements)
+
+    def end_exchange(self) -> None:
+        """Take away the other table of an exchange, also of one that was cut off.
+
+        Raises NftUnavailable, NftError, NetlinkError.
+        """
+        other = self._skeleton.stand_in
+        if self._is_there(other):
+            self._load(other.closing())
+            self._load(other.removal())
+
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
         """Change elements in one transaction; NetlinkError `absent` when the table is not there."""
         with self._lock:
@@ -98,13 +125,9 @@ class NftTable:
 
         Raises NetlinkError, NftUnavailable, NftError.
         """
-        family, name = self._skeleton.family, self._skeleton.name
-        with self._lock:
-            there = self._elements.rules(family, name) or self._elements.exists(
-                family, name, self._skeleton.layout
-            )
-        if there:
-            self._load(f"add table {self._head}\ndelete table {self._head}\n")
+        if self._is_there(self._skeleton):
+            self._load(self._skeleton.removal())
+        self.end_exchange()
 
     def probe(self) -> None:
         """Ask whether this kernel and this nft would take the table, changing nothing.
@@ -112,6 +135,14 @@ class NftTable:
         Raises NftUnavailable, NftError.
         """
         self._load(self._skeleton.script(), check=True)
+
+    def _is_there(self, table: Skeleton) -> bool:
+        """Of whatever layout, as long as it has rules."""
+        family, name = table.family, table.name
+        with self._lock:
+            return bool(self._elements.rules(family, name)) or self._elements.exists(
+                family, name, table.layout
+            )
 
     @property
     def _head(self) -> str:

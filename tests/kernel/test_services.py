@@ -301,3 +301,16 @@ def test_another_layout_takes_over_at_once_with_all_elements_and_what_is_remembe
         assert again.repair() == 0
         assert former.repair() > 0  # and back again, with the chains of the timeout at work
         assert set(here.answers(here.outside, NODE[4], 30080, 8)) == {kept}
+
+
+def test_what_an_exchange_that_was_cut_off_left_goes_with_the_next_life(here: Site) -> None:
+    here.put(WEB, here.endpoints("p1"))
+    other = skeleton(4).stand_in
+    for script in (other.unasked.script(), other.opening()):
+        NftRunner().load(script)
+    before = here.node.run("nft", "list", "tables")
+    with Elements() as elements:
+        Reconciler({4: NftTable(skeleton(4), NftRunner(), elements)}, VIEW).begin({})
+
+    assert other.name in before
+    assert other.name not in here.node.run("nft", "list", "tables")

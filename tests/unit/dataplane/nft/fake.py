@@ -29,6 +29,12 @@ class FakeTable:
     def replace(self, elements: Collection[Element]) -> None:
         self._change(frozenset(elements))
 
+    def exchange(self, elements: Collection[Element]) -> None:
+        self.replace(elements)
+
+    def end_exchange(self) -> None:
+        """There is no other table: nothing is asked while this one changes."""
+
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
         if self.elements is None:
             raise NetlinkError(errno.ENOENT, "table")

@@ -136,3 +136,27 @@ def test_every_change_of_rules_or_sets_is_another_layout() -> None:
 
     assert len({each.layout for each in (plain, *others)}) == 4
     assert plain.layout == Skeleton(Family.INET, "t", plain.sets, plain.chains).layout
+
+
+def test_who_stands_in_for_a_table_is_asked_first_and_only_once_all_is_there() -> None:
+    made = Skeleton(
+        Family.IP,
+        "t",
+        (PORTS,),
+        (
+            Chain("of", ("accept",)),
+            Chain("in", ("goto of",), "type nat hook prerouting priority -100; policy accept;"),
+        ),
+    )
+    other = made.stand_in
+
+    assert "chain in" not in other.unasked.script()
+    assert "chain of" in other.unasked.script()
+    assert other.opening() == dedent("""\
+        table ip t-meanwhile {
+        \tchain in {
+        \t\ttype nat hook prerouting priority -101; policy accept;
+        \t\tgoto of
+        \t}
+        }
+        """)

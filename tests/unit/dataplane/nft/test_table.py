@@ -84,6 +84,37 @@ def test_replacing_is_one_script_with_the_elements_in_it() -> None:
     assert runner.loaded == [NAT.script([A])]
 
 
+def test_exchanging_lets_another_table_answer_meanwhile() -> None:
+    runner, other = Scripts(), NAT.stand_in
+    NftTable(NAT, runner, Kernel(layout="layout-old")).exchange([A])
+
+    assert runner.loaded == [
+        other.unasked.script([A]),
+        other.opening(),
+        NAT.script([A]),
+        other.closing(),
+        other.removal(),
+    ]
+
+
+def test_an_exchange_that_fails_takes_the_other_table_away() -> None:
+    class Refusing(Scripts):
+        def load(self, script: str, *, check: bool = False) -> None:
+            if script == NAT.script([A]):
+                raise NftError("too much", script)
+            super().load(script, check=check)
+
+    runner = Refusing()
+
+    with pytest.raises(NftError, match="too much"):
+        NftTable(NAT, runner, Kernel(layout="layout-old")).exchange([A])
+    assert runner.loaded[-1] == NAT.stand_in.removal()
+
+
+def test_without_an_exchange_cut_off_ending_one_needs_no_nft() -> None:
+    NftTable(NAT, Scripts(NftUnavailable("no nft")), Kernel()).end_exchange()
+
+
 def test_a_refused_table_is_named() -> None:
     runner = Scripts(NftError("Operation not supported", "script"))
 
@@ -104,7 +135,7 @@ def test_a_table_of_any_layout_is_removed(kernel: Kernel) -> None:
     runner = Scripts()
     NftTable(NAT, runner, kernel).remove()
 
-    assert runner.loaded == ["add table inet isthmus-cni\ndelete table inet isthmus-cni\n"]
+    assert runner.loaded[0] == "add table inet isthmus-cni\ndelete table inet isthmus-cni\n"
 
 
 def test_removing_what_is_not_there_needs_no_nft() -> None:
