@@ -259,8 +259,9 @@ class Replica:
                 return outcome.revision
             self.tally.conflicts += 1
             # What others took says that the view is old: of a pool nearly full, a choice from it
-            # would fail again and again.
-            if not await self._caught_up(outcome.revision):
+            # would fail again and again.  A watch that outlived a restore never brings what the
+            # store lost: so what failed often is read.
+            if attempt == TRIES // 2 or not await self._caught_up(outcome.revision):
                 await self.refresh(concerned)
             fresh = True
         raise Contended(f"others were quicker {TRIES} times; try again in a moment")

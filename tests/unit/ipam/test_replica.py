@@ -201,6 +201,22 @@ def test_conflict_shows_all_that_others_did_meanwhile(cluster: Site) -> None:
     running(cluster, work)
 
 
+def test_what_a_watch_never_brought_is_read_when_conflicts_do_not_end(cluster: Site) -> None:
+    old = cluster.store.snapshot()
+    cluster.run(kv_of(cluster).commit([], [Put(KEYS.node("a"), b"never to be seen again")]))
+    cluster.follow()
+    cluster.store.restore(old, bump=1000)
+    replica = cluster.replicas[0].replica
+    replica.view.caught_up(cluster.store.revision)
+
+    def decide(attempt: int) -> Change:
+        return Change([replica.view.unchanged(KEYS.node("a"))], [Put(KEYS.node("a"), b"there")])
+
+    cluster.run(replica.transact([KEYS.node("a")], decide))
+
+    assert cluster.store.entries[KEYS.node("a")].value == b"there"
+
+
 def test_running_replica_waits_for_its_store_and_goes_on(cluster: Site) -> None:
     kv_of(cluster).faults = Faults(denied="wrong password")
     cluster.replicas[0].replica.synced = False
