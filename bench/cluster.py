@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -101,8 +102,8 @@ class Cluster:
             ipamd.start()
         self._until_answered("ipam", "init")
         for page in self._pages:
-            while not self._namespace and f"{_SYNCED} 1.0" not in _read(page):
-                time.sleep(0.1)  # it lists the store
+            while not self._namespace and not _is_synced(page):
+                time.sleep(0.1)  # it starts, or lists the store
 
     def stop(self) -> None:
         for program in (*self.ipamds, self.etcd):
@@ -158,6 +159,13 @@ def cluster(directory: Path, *, replicas: int = 1, namespace: str = "") -> Itera
         yield made
     finally:
         made.stop()
+
+
+def _is_synced(page: str) -> bool:
+    try:
+        return f"{_SYNCED} 1.0" in _read(page)
+    except urllib.error.URLError:
+        return False
 
 
 def _read(address: str) -> str:
