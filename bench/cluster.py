@@ -101,8 +101,9 @@ class Cluster:
         for ipamd in self.ipamds:
             ipamd.start()
         self._until_answered("ipam", "init")
-        for page in self._pages:
+        for ipamd, page in zip(self.ipamds, self._pages, strict=True):
             while not self._namespace and not _is_synced(page):
+                ipamd.require(f"ipamd with metrics at {page}")
                 time.sleep(0.1)  # it starts, or lists the store
 
     def stop(self) -> None:
