@@ -59,3 +59,12 @@ def _state_of_what_failed(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.session.testsfailed > failed and "cluster" in request.fixturenames:
         cluster: Cluster = request.getfixturevalue("cluster")
         sys.stdout.write(cluster.kubectl("get", "nodes,pods", "--all-namespaces", "-owide"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what tests saw that passed: how much was lost, and where, is nothing to be hidden."""
+    for report in terminalreporter.getreports("passed"):
+        for heading, text in report.sections:
+            if heading == "Captured stderr call":
+                said = [line for line in text.splitlines() if line.startswith("==> ")]
+                terminalreporter.write("".join(f"{line}\n" for line in said))

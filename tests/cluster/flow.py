@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tests.cluster.cluster import AGNHOST, Cluster, pod, service, until
@@ -27,8 +26,10 @@ _RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K"), "tcp": ("--bitrate
 class Flow:
     """Complete when it has ended; *unread* packets arrived, and the busy receiver dropped them.
 
-    *overflown*: how many packets of anybody the queues of a busy machine dropped meanwhile.
+    *overflown*: packets that came to a link on the way, and found their processor's queue full: the
+    kernel counts them at that link.
     *losses*: of both, by the second in which they were missed.
+    *needless*: TCP segments that were sent again, and had come the first time.
     """
 
     packets: int = 0
@@ -37,13 +38,15 @@ class Flow:
     overflown: int = 0
     megabytes: float = 0.0
     sent_again: int = 0
+    needless: int = 0
     losses: dict[int, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return (
             f"{self.lost} of {self.packets} UDP packets lost{self._when()}, {self.unread} unread, "
             f"{self.overflown} dropped by full queues; "
-            f"TCP: {self.megabytes:.1f} MB, {self.sent_again} segments sent again"
+            f"TCP: {self.megabytes:.1f} MB, {self.sent_again} segments sent again, "
+            f"{self.needless} of them needlessly"
         )
 
     def _when(self) -> str:
@@ -58,7 +61,8 @@ def flowing(
 
     *by*: the network that translates a Service, which the client then asks.
     """
-    flow = Flow(overflown=-_overflown())
+    flow = Flow()
+    before = _overflown(cluster, server, client)
     cluster.apply(_pod(SERVER, server, {kind: ("-s", "-1") for kind in _PORTS}))
     try:
         cluster.wait("condition=Ready", f"pod/{SERVER}")
@@ -70,6 +74,8 @@ def flowing(
         cluster.wait("condition=Ready", f"pod/{CLIENT}")
         yield flow
         _end(cluster, flow)
+        after = _overflown(cluster, server, client, SERVER, CLIENT)
+        flow.overflown = sum(max(0, count - before.get(at, 0)) for at, count in after.items())
     finally:
         cluster.kubectl("delete", "pod", "--force", "--ignore-not-found", SERVER, CLIENT)
         cluster.kubectl("delete", "service", "--ignore-not-found", SERVER)
@@ -91,15 +97,31 @@ def _pod(name: str, node: str, arguments: dict[str, tuple[str, ...]]) -> dict[st
         {"name": kind, "image": AGNHOST, "command": ["iperf3", "-J", "-p", _PORTS[kind], *more]}
         for kind, more in arguments.items()
     ]
-    if name == SERVER:
-        parts.append({"name": WITNESS, "image": AGNHOST, "args": ["pause"]})
+    # It lives on when these have ended, and with it what the kernel counts for the pod.
+    parts.append({"name": WITNESS, "image": AGNHOST, "args": ["pause"]})
     return pod(name, node, containers=parts, restartPolicy="Never")
 
 
-def _overflown() -> int:
-    """Return how many packets found no room in their processor's queue, since the start."""
-    lines = Path("/proc/net/softnet_stat").read_text().splitlines()
-    return sum(int(line.split()[1], 16) for line in lines)
+def _overflown(cluster: Cluster, *places: str) -> dict[tuple[str, str], int]:
+    """Return how many packets each link between nodes, and of these nodes and pods, dropped.
+
+    At these it is for a full queue alone: what routes and rules drop is not a link's.
+    """
+    ask = ("ip", "-json", "-stats", "link")
+    said = {"": cluster.engine.run(*ask)}
+    for place in places:
+        is_pod = place in (SERVER, CLIENT)
+        said[place] = _witness(cluster, place, *ask) if is_pod else cluster.on_node(place, *ask)
+    return {
+        (place, link["ifname"]): link["stats64"]["rx"]["dropped"]
+        for place, links in said.items()
+        for link in json.loads(links)
+    }
+
+
+def _witness(cluster: Cluster, name: str, *argv: str) -> str:
+    """Return the output of a program in the network of a pod of ours."""
+    return cluster.kubectl("exec", name, f"--container={WITNESS}", "--", *argv)
 
 
 def _end(cluster: Cluster, flow: Flow) -> None:
@@ -115,10 +137,13 @@ def _end(cluster: Cluster, flow: Flow) -> None:
         (one,) = containers(cluster, node, *is_it)
         kill(cluster, node, one, "SIGINT")
     until(lambda: _ended(cluster), what="the servers have ended")
-    # Of all that came: the pod lives on by its witness.
-    flow.overflown += _overflown()
-    snmp = cluster.kubectl("exec", SERVER, f"--container={WITNESS}", "--", "cat", "/proc/net/snmp")
-    flow.unread = _unread(snmp)
+    # No room in the socket.
+    flow.unread = _counted(
+        _witness(cluster, SERVER, "cat", "/proc/net/snmp"), "Udp:", "RcvbufErrors"
+    )
+    # The receiver tells of what came twice (RFC 2883).
+    netstat = _witness(cluster, CLIENT, "cat", "/proc/net/netstat")
+    flow.needless = _counted(netstat, "TcpExt:", "TCPDSACKRecvSegs")
     received = _report(cluster, SERVER, "udp")
     flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))
     flow.lost -= flow.unread
@@ -144,7 +169,7 @@ def _report(cluster: Cluster, name: str, kind: str) -> dict[str, Any]:
     return report
 
 
-def _unread(snmp: str) -> int:
-    """Return how many packets found no room in their socket."""
-    names, values = (line.split() for line in snmp.splitlines() if line.startswith("Udp:"))
-    return int(values[names.index("RcvbufErrors")])
+def _counted(table: str, group: str, name: str) -> int:
+    """Return a counter of /proc/net/snmp or netstat."""
+    names, values = (line.split() for line in table.splitlines() if line.startswith(group))
+    return int(values[names.index(name)])
