@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What isthmus takes on a real cluster of three nodes, beside what others take on the same one.
 
-    bench/kubernetes.py [--rounds N] [PART...]        burst, paths, readiness; all of them
+    bench/kubernetes.py [--rounds N] [PART...]      burst, residence, paths, readiness; or all
 
 The cluster is up and has no network, or isthmus (`make kind`).  What is compared takes turns.  The
 answer is a table, as docs/specification.md has it.
@@ -17,13 +17,19 @@ import burst  # noqa: E402
 import click  # noqa: E402
 import paths  # noqa: E402
 import readiness  # noqa: E402
+import residence  # noqa: E402
 from figures import Table, circumstances  # noqa: E402
 
 from tests.cluster import isthmus  # noqa: E402
 from tests.cluster.cluster import Cluster  # noqa: E402
 from tools.kind import lock, way  # noqa: E402
 
-PARTS = {"burst": burst.measure, "paths": paths.measure, "readiness": readiness.measure}
+PARTS = {
+    "burst": burst.measure,
+    "residence": residence.measure,
+    "paths": paths.measure,
+    "readiness": readiness.measure,
+}
 
 
 @click.command()
