@@ -250,7 +250,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         make=make,
         leaving=kubernetes.is_leaving,
         conntrack=conntrack,
-        others=lambda: kube_proxy.modes(looking.has_chain),
+        others=lambda: kube_proxy.look(looking),
         clock=time.monotonic,
         random=Random(),
         interval_s=wired.config.reconcile_interval_s,

@@ -170,7 +170,7 @@ def _services(firewall: "Firewall") -> list[Finding]:
     with Elements() as elements:
         if not any(elements.rules(family, TABLE) for family in kube_proxy.FAMILIES):
             return []
-        return judge_services(firewall, kube_proxy.modes(elements.has_chain))
+        return judge_services(firewall, kube_proxy.look(elements))
 
 
 def _attachments(places: Places, socket: str) -> Reading:

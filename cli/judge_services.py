@@ -19,6 +19,12 @@ _REMEDIES = {
     "Calico": "take Calico off this node if it is its network no more",
 }
 
+_KUBE_PROXY_REMEDIES = {
+    "iptables-legacy": "isthmus remove-kube-proxy, where iptables-legacy is installed; else"
+    " kube-proxy --cleanup",
+    "ipvs": "isthmus remove-kube-proxy, then ipvsadm --clear if nobody else uses IPVS here",
+}
+
 
 def judge_services(firewall: Firewall, kube_proxies: Sequence[str]) -> list[Finding]:
     """*kube_proxies*: in which modes a kube-proxy has rules here."""
@@ -26,7 +32,9 @@ def judge_services(firewall: Firewall, kube_proxies: Sequence[str]) -> list[Find
         warning(
             f"a kube-proxy has rules here, of mode {mode}",
             "both translate Services: whoever is asked first decides, and it may be outdated",
-            "isthmus remove-kube-proxy, once no kube-proxy runs here",
+            _KUBE_PROXY_REMEDIES.get(
+                mode, "isthmus remove-kube-proxy, once no kube-proxy runs here"
+            ),
         )
         for mode in kube_proxies
     ]

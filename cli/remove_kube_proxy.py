@@ -11,18 +11,27 @@ from cli.asking import ask_agent
 def remove_kube_proxy(socket: str) -> None:
     """Take away the rules that a kube-proxy left on this node, once isthmus translates Services.
 
-    Of its modes nftables and iptables (iptables-nft).  Connections go on.  One that still runs
-    makes its rules again: delete its DaemonSet first.
+    Of modes nftables, iptables (with iptables-legacy, where that is installed) and ipvs.
+    Connections go on, but those by ipvs.  One that still runs makes its rules again: delete its
+    DaemonSet first.
     """
-    from dataplane.kube_proxy import removal
-    from dataplane.nft.runner import NftRunner
+    from dataplane import kube_proxy
+    from dataplane.errors import DataplaneError
+    from dataplane.nft.elements import Elements
 
     services = ask_agent(socket, {"op": "services", "wanted": ""})["services"]
     if not services:
         raise Problem("this node's agent translates no Services: without kube-proxy nobody would")
     if lacking := [each["name"] for each in services if not each["programmed"]]:
         raise Problem(f"not all Services are programmed yet: {', '.join(lacking[:3])}")
-    script = removal()
-    if script:
-        NftRunner().load(script)
-    click.echo("kube-proxy's rules are removed" if script else "kube-proxy left nothing here")
+    try:
+        with Elements() as elements:
+            modes = kube_proxy.remove(elements)
+    except DataplaneError as exc:
+        raise Problem(f"{exc}; kube-proxy --cleanup takes away what is left") from exc
+    for mode in modes:
+        click.echo(f"what kube-proxy made in mode {mode} is removed")
+    if kube_proxy.IPVS in modes:
+        click.echo("virtual servers stay: ipvsadm --clear, if nobody else uses IPVS here")
+    if not modes:
+        click.echo("kube-proxy left nothing here")

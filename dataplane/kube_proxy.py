@@ -1,39 +1,74 @@
 """kube-proxy's rules, of one that runs or of one that is gone: found, and taken away on request.
 
-In nftables mode it has a table `kube-proxy` in each family; in iptables mode (iptables-nft)
-chains KUBE-… in the tables nat, filter and mangle, of which the kubelet has some itself.
-iptables-legacy and IPVS are not looked for: `kube-proxy --cleanup` takes them away.
+In nftables mode it has a table `kube-proxy` in each family; in iptables mode chains KUBE-… in the
+tables nat, filter and mangle, of iptables-nft or of iptables-legacy, of which the kubelet has some
+itself; in IPVS mode some of these, and the link `kube-ipvs0` with every address of a Service.
+Virtual servers of IPVS may be somebody else's: of them it is told only how they are taken away.
 """
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from dataplane import iptables_legacy
+from dataplane.netlink import Netlink
+from dataplane.nft.elements import Elements
 from dataplane.nft.objects import Family
-from dataplane.programs import run
+from dataplane.nft.runner import NftRunner
+from dataplane.programs import ProgramMissing, run
+from dataplane.rtnl import delete_link
 
 FAMILIES = (Family.IP, Family.IP6)
 _OWN_TABLE = "kube-proxy"
-_SIGNS = {
-    "nftables": (_OWN_TABLE, "services"),
-    "iptables": ("nat", "KUBE-SERVICES"),
-}
+NFTABLES, IPTABLES, LEGACY, IPVS = "nftables", "iptables", "iptables-legacy", "ipvs"
+_IPTABLES_SIGN = "nat", "KUBE-SERVICES"
+_IPVS_LINK = "kube-ipvs0"
+_LEGACY_PROGRAMS = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}
 _SHARED = ("nat", "filter", "mangle")
 _KUBELETS = frozenset(
     {"KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT", "KUBE-MARK-DROP"}
 )
 
 HasChain = Callable[[Family, str, str], bool]
-"""Whether a table of a family has a chain; raises NetlinkError."""
+"""Whether a table of a family has a chain; raises DataplaneError."""
 
 
-def modes(has_chain: HasChain) -> list[str]:
-    """In which modes a kube-proxy translates, or did and left its rules.  Raises NetlinkError."""
-    return [
-        mode
-        for mode, (table, chain) in _SIGNS.items()
-        if any(has_chain(family, table, chain) for family in FAMILIES)
-    ]
+def look(elements: Elements) -> list[str]:
+    """In which modes a kube-proxy translates here, or did and left its rules.
+
+    Raises DataplaneError.
+    """
+    return modes(elements.has_chain, iptables_legacy.has_chain, _has_link)
+
+
+def modes(
+    has_chain: HasChain, has_legacy_chain: HasChain, has_link: Callable[[str], bool]
+) -> list[str]:
+    """The same, of what these say is there."""
+    found = {
+        NFTABLES: any(has_chain(family, _OWN_TABLE, "services") for family in FAMILIES),
+        IPTABLES: any(has_chain(family, *_IPTABLES_SIGN) for family in FAMILIES),
+        LEGACY: any(has_legacy_chain(family, *_IPTABLES_SIGN) for family in FAMILIES),
+        IPVS: has_link(_IPVS_LINK),
+    }
+    return [mode for mode, is_there in found.items() if is_there]
+
+
+def remove(elements: Elements) -> list[str]:
+    """Take away all of it; returns in which modes it was.  Raises DataplaneError."""
+    found = look(elements)
+    if LEGACY in found:
+        # First: it is the one whose program may be missing.
+        for family in FAMILIES:
+            if iptables_legacy.has_chain(family, *_IPTABLES_SIGN):
+                _remove_legacy(_LEGACY_PROGRAMS[family])
+    if script := removal():
+        NftRunner().load(script)
+    if IPVS in found:
+        with Netlink() as netlink:
+            netlink.transact([delete_link(_IPVS_LINK)], tolerate=lambda exc: exc.absent)
+    return found
 
 
 def removal() -> str:
@@ -70,6 +105,41 @@ def chains_removal(listed: str) -> list[str]:
         *(f"flush chain {_place(each, 'name')}" for each in chains),
         *(f"delete chain {_place(each, 'name')}" for each in chains),
     ]
+
+
+def _remove_legacy(program: str) -> None:
+    saved = run([f"{program}-save"])
+    done = run([f"{program}-restore", "--noflush"], stdin=legacy_removal(saved.stdout))
+    if complaint := next((one.complaint for one in (saved, done) if one.status), ""):
+        raise ProgramMissing(f"{program}: {complaint}")
+
+
+def legacy_removal(saved: str) -> str:
+    """What takes kube-proxy's chains out of tables that iptables-save wrote, for its restore."""
+    lines: list[str] = []
+    chains: list[str] = []
+    for line in saved.splitlines():
+        match line.split():
+            case [table] if table.startswith("*"):
+                lines.append(table)
+            case [chain, *_] if chain.startswith(":") and _is_own(chain[1:]):
+                chains.append(chain[1:])
+            case ["-A", chain, *rest] if not _is_own(chain) and any(map(_is_own, rest[-1:])):
+                lines.append(line.replace("-A", "-D", 1))
+            case ["COMMIT"]:
+                lines += [f"-F {chain}" for chain in chains]
+                lines += [f"-X {chain}" for chain in chains]
+                lines.append("COMMIT")
+                chains = []
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _has_link(name: str) -> bool:
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 def _listed(family: str, table: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dataplane.kube_proxy import modes, removal
+from dataplane.kube_proxy import look, removal, remove
 from dataplane.nft.elements import Elements
 from dataplane.nft.runner import NftRunner
 from tests.kernel.conftest import Namespace
@@ -62,7 +62,12 @@ def namespace(namespaces: Callable[[str], Namespace]) -> Iterator[Namespace]:
 
 def found() -> list[str]:
     with Elements() as elements:
-        return modes(elements.has_chain)
+        return look(elements)
+
+
+def take_away() -> list[str]:
+    with Elements() as elements:
+        return remove(elements)
 
 
 def test_where_none_was_nothing_is_found_and_nothing_to_be_removed(namespace: Namespace) -> None:
@@ -71,22 +76,47 @@ def test_where_none_was_nothing_is_found_and_nothing_to_be_removed(namespace: Na
 
 def test_of_mode_nftables_its_tables_go(namespace: Namespace) -> None:
     NftRunner().load(_NFTABLES)
-    before = found()
 
-    NftRunner().load(removal())
-
-    assert (before, found(), removal()) == (["nftables"], [], "")
+    assert take_away() == ["nftables"]
+    assert (found(), removal()) == ([], "")
     assert namespace.run("nft", "list", "tables").split("\n")[:1] == ["table ip mine"]
 
 
 def test_of_mode_iptables_its_chains_go_and_the_kubelets_stay(namespace: Namespace) -> None:
     subprocess.run(["iptables-nft-restore"], input=_IPTABLES, text=True, check=True)
-    before = found()
 
-    NftRunner().load(removal())
+    assert take_away() == ["iptables"]
+    assert (found(), removal()) == ([], "")
+    assert_only_others_are_left(namespace.run("iptables-nft-save"))
 
-    assert (before, found(), removal()) == (["iptables"], [], "")
-    left = namespace.run("iptables-nft-save")
+
+@pytest.mark.parametrize("program", ["iptables-legacy", "ip6tables-legacy"])
+def test_of_iptables_legacy_its_chains_go_and_the_kubelets_stay(
+    namespace: Namespace, program: str
+) -> None:
+    rules = (
+        _IPTABLES
+        if program == "iptables-legacy"
+        else _IPTABLES.replace("10.96.0.1/32", "fd00:96::1/128").replace(
+            "10.244.0.2:6443", "[fd00:244::2]:6443"
+        )
+    )
+    subprocess.run([f"{program}-restore"], input=rules, text=True, check=True)
+
+    assert take_away() == ["iptables-legacy"]
+    assert (found(), take_away()) == ([], [])
+    assert_only_others_are_left(namespace.run(f"{program}-save"))
+
+
+def test_of_mode_ipvs_the_link_goes_with_the_addresses_of_services(namespace: Namespace) -> None:
+    namespace.run("ip", "link", "add", "kube-ipvs0", "type", "veth", "peer", "name", "other")
+    namespace.run("ip", "address", "add", "10.96.0.1/32", "dev", "kube-ipvs0")
+
+    assert take_away() == ["ipvs"]
+    assert found() == []
+
+
+def assert_only_others_are_left(left: str) -> None:
     assert "-A PREROUTING -j MINE" in left
     assert {line.split()[0] for line in left.splitlines() if line.startswith(":KUBE")} == {
         ":KUBE-KUBELET-CANARY",

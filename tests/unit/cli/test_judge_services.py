@@ -55,3 +55,10 @@ def test_a_kube_proxy_is_told_of_by_its_mode() -> None:
         "a kube-proxy has rules here, of mode iptables",
     )
     assert "remove-kube-proxy" in found.mend
+
+
+def test_what_another_program_has_to_take_away_is_said_with_it() -> None:
+    legacy, ipvs = judge_services(Firewall(), ["iptables-legacy", "ipvs"])
+
+    assert legacy.mend.endswith("else kube-proxy --cleanup")
+    assert "ipvsadm --clear" in ipvs.mend
