@@ -154,7 +154,8 @@ class Daemon:
             # Before any ADD: it asks how much the way to other nodes carries.
             self._mesh.round()
         if self._services:
-            Monitor(self._services.drifted, self._services.is_news).start()
+            services = self._services
+            Monitor(services.drifted, services.is_news, ours=services.ports).start()
         Monitor(self._lost).start()
         self._serve_metrics()
         listening = listen(self._config.socket)

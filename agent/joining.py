@@ -8,7 +8,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING
@@ -235,7 +235,8 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
 
     if config.set_conntrack:
         set_conntrack(Sysctls(FileLedger(wired.config.sysctl_ledger)))
-    tables = _service_tables(wired.undo)
+    elements = {version: wired.undo.enter_context(Elements()) for version in (4, 6)}
+    tables = _service_tables(elements)
     looking = wired.undo.enter_context(Elements())
     conntrack = wired.undo.enter_context(Conntrack())
     blocks = wired.blocks
@@ -251,6 +252,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         leaving=kubernetes.is_leaving,
         conntrack=conntrack,
         others=lambda: kube_proxy.look(looking),
+        ports=[each.port for each in elements.values()],
         clock=time.monotonic,
         random=Random(),
         interval_s=wired.config.reconcile_interval_s,
@@ -299,13 +301,12 @@ def _files(wired: Wired) -> "TLSFiles":
     return TLSFiles(certificate=config.certificate or own, key=config.key or own, ca=config.ca)
 
 
-def _service_tables(undo: ExitStack) -> dict[int, NftTable]:
+def _service_tables(elements: Mapping[int, Elements]) -> dict[int, NftTable]:
     from proxy.tables import skeleton
 
     runner = NftRunner(timeout=_EXCHANGE_S)
     return {
-        version: NftTable(skeleton(version), runner, undo.enter_context(Elements()))
-        for version in (4, 6)
+        version: NftTable(skeleton(version), runner, each) for version, each in elements.items()
     }
 
 
@@ -314,8 +315,8 @@ def leave_services() -> None:
 
     Raises DataplaneError.
     """
-    with ExitStack() as undo:
-        for table in _service_tables(undo).values():
+    with Elements() as elements:
+        for table in _service_tables({4: elements, 6: elements}).values():
             table.remove()
 
 

@@ -8,7 +8,7 @@ of tables, never a table, chain, rule or set.
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from cni.tables import TABLE
 from dataplane import rtnl
@@ -23,6 +23,7 @@ _ADDRESSES4, _ROUTES4, _ADDRESSES6, _ROUTES6 = 0x10, 0x40, 0x100, 0x400
 _NFTABLES = 1 << 6  # NFNLGRP_NFTABLES is group 7
 # NFNL_SUBSYS_NFTABLES is 10; NFT_MSG_DELTABLE, DELCHAIN, DELRULE, DELSET.
 _LOST_PARTS = frozenset(10 << 8 | number for number in (2, 5, 8, 11))
+_ELEMENTS = frozenset(10 << 8 | number for number in (12, 14))  # NFT_MSG_NEWSETELEM, DELSETELEM
 _NFGENMSG = 4
 _TABLE_NAME = 1  # the first attribute of each of them
 
@@ -39,15 +40,23 @@ def is_loss(kind: int, payload: memoryview) -> bool:
 
 def is_lost_part(kind: int, payload: memoryview, table: str) -> bool:
     """A part of *table* that was deleted, or all of it."""
-    if kind not in _LOST_PARTS:
-        return False
+    return kind in _LOST_PARTS and _is_of(payload, table)
+
+
+def is_touched(kind: int, payload: memoryview, table: str) -> bool:
+    """A part that was deleted, or elements that came or went."""
+    return (kind in _LOST_PARTS or kind in _ELEMENTS) and _is_of(payload, table)
+
+
+def _is_of(payload: memoryview, table: str) -> bool:
     return next(each_attribute(payload, _NFGENMSG), None) == (_TABLE_NAME, table.encode() + b"\0")
 
 
 class Monitor:
     """Calls *changed* from threads of its own, for every message that *matters*.
 
-    Of links only where *with_links*: each attachment makes some.
+    Of links only where *with_links*: each attachment makes some.  *ours*: netlink ports of
+    ourselves, whose changes are no news.
     """
 
     def __init__(
@@ -56,9 +65,11 @@ class Monitor:
         matters: Callable[[int, memoryview], bool] = is_loss,
         *,
         with_links: bool = False,
+        ours: Collection[int] = (),
     ) -> None:
         self._changed = changed
         self._matters = matters
+        self._ours = frozenset(ours)
         groups = _ADDRESSES4 | _ROUTES4 | _ADDRESSES6 | _ROUTES6 | _LINKS * with_links
         self._sockets = [Netlink(socket.NETLINK_ROUTE, groups=groups)]
         try:
@@ -74,8 +85,8 @@ class Monitor:
     def _listen(self, news: Netlink) -> None:
         while True:
             try:
-                for kind, _, payload in news.receive():
-                    if self._matters(kind, payload):
+                for kind, port, payload in news.news():
+                    if port not in self._ours and self._matters(kind, payload):
                         self._changed()
             except NetlinkError:
                 # Overrun: more happened than the socket holds, so anything may have.

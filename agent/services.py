@@ -12,7 +12,7 @@ taken for gone.  While the API server is away, or the agent, all stays as it was
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from agent.catalogue import Catalogue, Changes
 from agent.departures import Conntrack, Departures
 from agent.health_checks import Check, HealthChecks, check_of
 from agent.known import KnownNode
-from agent.monitor import is_lost_part
+from agent.monitor import is_touched
 from agent.pace import Pace
 from agent.service_metrics import ServiceMetrics
 from agent.service_pages import ServicePages
@@ -56,7 +56,8 @@ class Seams:
 
     *node*: our Node as it was said last; *pools*: where pods have addresses; *make*: the tables,
     for a view of the node; *clock*: monotonic seconds; *leaving*: the Node is about to be removed;
-    *conntrack*: the flows of this node; *others*: in which modes a kube-proxy has rules here.
+    *conntrack*: the flows of this node; *others*: in which modes a kube-proxy has rules here;
+    *ports*: netlink ports by which the tables are changed.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Seams:
     random: Random
     conntrack: Conntrack | None = None
     others: Callable[[], Sequence[str]] = tuple
+    ports: Collection[int] = ()
     interval_s: float = 60.0
 
 
@@ -140,8 +142,13 @@ class Services:
         self.wake()
 
     def is_news(self, kind: int, payload: memoryview) -> bool:
-        """Whether an nftables message says that a part of our tables is gone."""
-        return is_lost_part(kind, payload, TABLE)
+        """Whether an nftables message, of somebody else's change, says that our tables changed."""
+        return is_touched(kind, payload, TABLE)
+
+    @property
+    def ports(self) -> Collection[int]:
+        """By which our own changes of the tables are told from those of others."""
+        return self._seams.ports
 
     # What goes on.
 

@@ -114,6 +114,10 @@ class Netlink:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def port(self) -> int:
+        """What tells its changes from those of others, in this namespace."""
+        return int(self._socket.getsockname()[0])
+
     def index_of(self, name: str) -> int:
         """The index of the link *name*, at a tenth of what listing all about it costs.
 
@@ -204,20 +208,26 @@ class Netlink:
     def receive(self) -> Iterator[tuple[int, int, memoryview]]:
         """Messages as they come: (type, sequence, payload with the flags of DONE left out)."""
         while True:
-            for kind, _, sequence, payload in self._datagram():
+            for kind, _, sequence, _, payload in self._datagram():
                 yield kind, sequence, payload
 
-    def _datagram(self) -> list[tuple[int, int, int, memoryview]]:
+    def news(self) -> Iterator[tuple[int, int, memoryview]]:
+        """Messages to the groups as they come: (type, port of whose change it was, payload)."""
+        while True:
+            for kind, _, _, port, payload in self._datagram():
+                yield kind, port, payload
+
+    def _datagram(self) -> list[tuple[int, int, int, int, memoryview]]:
         try:
             data = memoryview(self._socket.recv(_BUFFER))
         except OSError as exc:
             raise NetlinkError(exc.errno or errno.EIO, "netlink receive") from exc
         found, offset = [], 0
         while offset + 16 <= len(data):
-            length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+            length, kind, flags, sequence, port = _HEADER.unpack_from(data, offset)
             if length < 16:
                 break
-            found.append((kind, flags, sequence, data[offset + 16 : offset + length]))
+            found.append((kind, flags, sequence, port, data[offset + 16 : offset + length]))
             offset += (length + 3) & ~3
         return found
 
@@ -227,7 +237,7 @@ class Netlink:
         found: list[tuple[int, memoryview]] = []
         interrupted = False
         while True:
-            for kind, flags, sequence, payload in self._datagram():
+            for kind, flags, sequence, _, payload in self._datagram():
                 if sequence != first:
                     continue
                 interrupted |= bool(flags & DUMP_INTERRUPTED)

@@ -67,6 +67,11 @@ class Elements:
     def close(self) -> None:
         self._netlink.close()
 
+    @property
+    def port(self) -> int:
+        """By which news of its changes are known (`Netlink.news`)."""
+        return self._netlink.port()
+
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
         """Delete, then add: one transaction, or several above five hundred elements.
 

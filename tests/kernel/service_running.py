@@ -95,12 +95,13 @@ def made(
             clock=time.monotonic,
             random=Random(),
             conntrack=conntrack,
+            ports=(four.port, six.port),
             interval_s=interval_s,
         )
         services = Services(
             Settings(healthz_address="127.0.0.1:10256", **settings), Client(access), seams
         )
-        Monitor(services.drifted, services.is_news).start()
+        Monitor(services.drifted, services.is_news, ours=services.ports).start()
         yield services
 
 

@@ -4,15 +4,17 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from queue import Queue
 from random import Random
 
 import pytest
 
+from agent.monitor import Monitor, is_touched
 from dataplane.nft.elements import Elements
 from dataplane.nft.objects import Protocol, element
 from proxy.model import Endpoint, Service, ServiceName, ServicePort
 from proxy.reconciler import Wanted
-from proxy.tables import CLASSES, MAPS, NUMBERS
+from proxy.tables import CLASSES, MAPS, NUMBERS, TABLE
 from tests.kernel.conftest import Namespace
 from tests.kernel.service_running import (
     FAR,
@@ -26,7 +28,7 @@ from tests.kernel.service_running import (
     run,
     serving,
 )
-from tests.kernel.service_site import PORT, Site, pod_address, site
+from tests.kernel.service_site import OUTSIDE, PORT, Site, pod_address, site
 from tests.kube_api import SERVICES, SLICES, FakeAPI, until
 from tests.service_objects import service, slice_
 
@@ -114,6 +116,8 @@ def test_an_agent_comes_round_to_a_service_that_was_refused(here: Site) -> None:
         "delete table ip isthmus-services",
         "flush table ip isthmus-services",
         "flush chain ip isthmus-services services",
+        "flush map ip isthmus-services services",
+        "delete element ip isthmus-services cluster-ips { 10.96.0.20 }",
         "flush ruleset",
     ],
 )
@@ -129,10 +133,44 @@ def test_what_somebody_flushes_is_mended_on_notice(here: Site, hand: str) -> Non
     run(here, play, interval_s=3600)  # which nobody waits for
 
 
-def test_elements_that_somebody_flushes_are_mended_at_the_interval(here: Site) -> None:
+def test_what_somebody_adds_goes_on_notice(here: Site) -> None:
     async def play(at: Running) -> None:
         at.put(service("web", WEB_IP), slice_("web", P1))
         await at.until_answered({"p1"}, WEB_IP)
+        at.put(service("other", OTHER_IP), slice_("other", P1))
+        await at.until_answered({"p1"}, OTHER_IP)
+        address = f"{{ {OUTSIDE[4]} }}"
+
+        here.node.run("nft", "add", "element", "ip", "isthmus-services", "cluster-ips", address)
+
+        await until(lambda: OUTSIDE[4] not in here.node.run(
+            "nft", "list", "set", "ip", "isthmus-services", "cluster-ips"))  # fmt: skip
+
+    run(here, play, interval_s=3600)
+
+
+def test_changes_of_our_own_are_no_news(here: Site) -> None:
+    one = element(MAPS[4].cluster_ips, (ip_address(WEB_IP),))
+    news: Queue[None] = Queue()
+    with Elements() as ours, Elements() as others:
+        Monitor(
+            lambda: news.put(None),
+            lambda kind, payload: is_touched(kind, payload, TABLE),
+            ours=[ours.port],
+        ).start()
+        ours.apply(add=[one])
+        ours.apply(delete=[one])
+        others.apply(add=[one])
+        news.get(timeout=20)
+
+        assert news.empty()
+
+
+def test_what_nobody_was_told_of_is_mended_at_the_interval(here: Site) -> None:
+    async def play(at: Running) -> None:
+        at.put(service("web", WEB_IP), slice_("web", P1))
+        await at.until_answered({"p1"}, WEB_IP)
+        at.services.is_news = lambda kind, payload: False  # type: ignore[method-assign]
 
         here.node.run("nft", "flush", "map", "ip", "isthmus-services", "services")
 

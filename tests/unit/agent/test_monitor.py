@@ -59,6 +59,20 @@ def test_a_loss_is_an_address_a_change_of_uplinks_or_a_part_of_our_tables(
     assert monitor.is_loss(kind, memoryview(payload)) is is_loss
 
 
+@pytest.mark.parametrize(
+    ("kind", "table", "is_touched"),
+    [
+        (NEWELEMENT, "isthmus-services", True),
+        (DELELEMENT, "isthmus-services", True),
+        (DELRULE, "isthmus-services", True),
+        (NEWSET, "isthmus-services", False),
+        (DELELEMENT, "isthmus-cni", False),
+    ],
+)
+def test_a_table_is_touched_by_elements_too(kind: int, table: str, is_touched: bool) -> None:
+    assert monitor.is_touched(kind, memoryview(part(table)), "isthmus-services") is is_touched
+
+
 def test_scopes_and_lengths_are_where_the_kernel_puts_them() -> None:
     head = struct.pack("=BBBBI", socket.AF_INET, 24, 0, 253, 4)
 
