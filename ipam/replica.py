@@ -34,6 +34,8 @@ from ipam.refusals import Contended, Frozen, NotReady, Refused
 from ipam.view import View
 
 TRIES = 8
+# Of a pool nearly full, replicas would else take from each other what each has just chosen.
+AT_ONCE = 8
 RELIST_S = 600.0
 # The last change may be of keys that are not watched: then nothing comes.
 CATCH_UP_S = 0.1
@@ -70,6 +72,7 @@ class Replica:
         self.view = View(keys)
         self.feed = Feed(self.view)
         self.tally = Tally()
+        self._turns = asyncio.Semaphore(AT_ONCE)  # to decide and commit
         self.synced = False
         self._random = random
         self._memory = memory
@@ -238,22 +241,23 @@ class Replica:
         """
         looked_at, fresh = tuple(keys), False
         for attempt in range(TRIES):
-            try:
-                change = decide(attempt)
-            except Refused:
-                if fresh:
-                    self.tally.refused += 1
-                    raise
-                await self.refresh(looked_at)
-                fresh = True
-                continue
-            concerned = {*looked_at, *(condition.key for condition in change.conditions)}
-            try:
-                outcome = await self.commit(change)
-            except Ambiguous:
-                await self.refresh(concerned)
-                fresh = True
-                continue
+            async with self._turns:
+                try:
+                    change = decide(attempt)
+                except Refused:
+                    if fresh:
+                        self.tally.refused += 1
+                        raise
+                    await self.refresh(looked_at)
+                    fresh = True
+                    continue
+                concerned = {*looked_at, *(condition.key for condition in change.conditions)}
+                try:
+                    outcome = await self.commit(change)
+                except Ambiguous:
+                    await self.refresh(concerned)
+                    fresh = True
+                    continue
             if outcome.done:
                 await self._remember()
                 return outcome.revision

@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,11 +10,11 @@ from ipam.authority import Authority
 from ipam.calls import Update
 from ipam.errors import StoreUnavailable
 from ipam.keys import Freeze, write
-from ipam.kv import Batch, Compacted, Delete, Put, Unchanged
+from ipam.kv import Batch, Compacted, Delete, Outcome, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import Contended, Frozen, NotReady, Unknown
-from ipam.replica import SHORTEST_PAUSE_S, TRIES, Change
+from ipam.replica import AT_ONCE, SHORTEST_PAUSE_S, TRIES, Change
 from tests.unit.ipam.ipamd_cases import KEYS, Site, node, site
 
 
@@ -55,6 +56,38 @@ def test_endless_conflicts_end_with_a_word(cluster: Site) -> None:
         cluster.run(replica.transact([KEYS.meta], decide))
 
     assert replica.tally.conflicts == TRIES
+
+
+def test_few_choose_at_once_so_that_a_choice_is_not_old_when_it_is_made(cluster: Site) -> None:
+    cluster.follow()
+    replica = cluster.replicas[0].replica
+    may_commit, deciding = asyncio.Event(), list[int]()
+
+    class Slow(MemoryKV):
+        async def commit(self, *words: Any) -> Outcome:
+            await may_commit.wait()
+            return await super().commit(*words)
+
+    replica.kv = Slow(cluster.store)
+
+    def decide(attempt: int) -> Change:
+        deciding.append(attempt)
+        return Change([], [Put(KEYS.node("a"), b"")])
+
+    async def crowd() -> list[int]:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3 * AT_ONCE):
+                group.create_task(replica.transact([], decide))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            first = list(deciding)
+            may_commit.set()
+        return first
+
+    first = cluster.run(crowd())
+
+    assert len(first) == AT_ONCE
+    assert len(deciding) == 3 * AT_ONCE
 
 
 def test_answer_of_a_store_that_went_back_is_not_believed(cluster: Site) -> None:
