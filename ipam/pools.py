@@ -3,7 +3,6 @@
 In a pool for load balancers each address is a block.
 """
 
-import math
 import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ ONE_ADDRESS = {4: 32, 6: 128}
 MOST_BLOCKS = 50
 # Every node keeps pods' addresses between each two of them.
 MOST_POOLS = 64
+LONGEST_WAIT_S = 1e9
 
 
 def name(text: str, what: str) -> str:
@@ -58,9 +58,10 @@ def _validate_pool(pool: Pool) -> None:
     if pool.purpose is Purpose.LOAD_BALANCERS:
         _validate_for_services(pool)
     elif pool.block_length < cidr.prefixlen:
+        fitting = f"blocks of /{cidr.prefixlen} to /{longest} would fit"
         raise Invalid(
             f"pool {pool.name}: {cidr} is smaller than one block of /{pool.block_length}; "
-            f"blocks of /{cidr.prefixlen} to /{longest} would fit"
+            f"{fitting if cidr.prefixlen <= longest else f'/{longest} is the smallest pool'}"
         )
     elif pool.block_length > longest:
         raise Invalid(f"pool {pool.name}: blocks of /{pool.block_length}; /{longest} at most")
@@ -86,8 +87,8 @@ def _validate_settings(settings: Settings) -> None:
         ("silence_s", settings.silence_s),
         ("quarantine_s", settings.quarantine_s),
     ):
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise Invalid(f"{what} {seconds}: seconds, not negative")
+        if not 0 <= seconds <= LONGEST_WAIT_S:  # nan is neither
+            raise Invalid(f"{what} {seconds}: seconds, not negative, {LONGEST_WAIT_S:,.0f} at most")
 
 
 def check_change(old: Pool, new: Pool | None, blocks: Iterable[IPNetwork]) -> None:

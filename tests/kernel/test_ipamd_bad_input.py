@@ -58,8 +58,9 @@ def refused(place: Site, *words: str) -> str:
         ("10.0.0.0/8", [], "overlaps pool four"),
         ("fd09::/100", [], "overlaps pool six"),
         ("10.8.0.1/16", [], "10.8.0.1/16 has host bits set"),
-        ("10.8.0.0", ["--block-length", "33"], "blocks of /33"),
+        ("10.8.0.0/28", ["--block-length", "33"], "blocks of /33"),
         ("10.8.0.0/28", [], "is smaller than one block of /26; blocks of /28 to /30 would fit"),
+        ("10.8.0.0", [], "10.8.0.0/32 is smaller than one block of /26; /30 is the smallest pool"),
         ("10.8.0.0/16", ["--block-length", "31"], "/30 at most"),
         ("fd08::/64", ["--block-length", "127"], "/126 at most"),
         ("10.8.0.0/16", ["--reserve", "10.7.0.0/24"], "10.7.0.0/24 is not in 10.8.0.0/16"),
@@ -108,6 +109,7 @@ def test_a_pool_with_blocks_in_use_keeps_their_length_and_their_ground(place: Si
         (("settings", "--blocks-per-node", "0"), "1 to 50 are allowed"),
         (("settings", "--silence-s", "-1"), "seconds, not negative"),
         (("settings", "--quarantine-s", "nan"), "seconds, not negative"),
+        (("settings", "--quarantine-s", "1e300"), "1,000,000,000 at most"),
     ],
 )
 def test_what_is_not_there_or_out_of_bounds_is_named(

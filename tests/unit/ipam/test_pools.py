@@ -1,3 +1,4 @@
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 
@@ -7,6 +8,8 @@ from hypothesis import strategies as st
 
 from ipam import pools
 from ipam.cluster import Config, Pool, PoolState, Purpose, Settings
+from ipam.keys import Keys, write
+from ipam.kv import Entry
 from ipam.pools import Space
 from ipam.refusals import Forbidden, Invalid
 
@@ -18,6 +21,7 @@ FOUR = Pool(name="four", cidr=ip_network("10.0.0.0/22"), block_length=26)
     [
         (replace(FOUR, block_length=20), "smaller than one block of /20; blocks of /22 to /30"),
         (replace(FOUR, block_length=31), "/30 at most"),
+        (replace(FOUR, cidr=ip_network("10.0.0.0/31")), "of /26; /30 is the smallest pool"),
         (replace(FOUR, name="a/b"), "letters, digits"),
         (replace(FOUR, cidr=ip_network("224.0.0.0/8")), "pool four: .* which is multicast"),
         (replace(FOUR, cidr=ip_network("127.0.0.0/16")), "which is loopback"),
@@ -111,11 +115,31 @@ def test_there_are_so_many_pools_and_no_more() -> None:
         Settings(blocks_per_node=51),
         Settings(silence_s=-1),
         Settings(quarantine_s=float("nan")),
+        Settings(quarantine_s=1e300),
     ],
 )
 def test_settings_out_of_bounds_are_refused(settings: Settings) -> None:
     with pytest.raises(Invalid):
         pools.validate(Config(settings=settings))
+
+
+@given(
+    st.builds(
+        Settings,
+        blocks_per_node=st.integers(0, 60),
+        silence_s=st.floats(),
+        quarantine_s=st.floats(),
+    )
+)
+def test_whatever_is_valid_can_be_read_back(settings: Settings) -> None:
+    keys, config = Keys("c"), Config(settings=settings)
+    with suppress(Invalid):
+        pools.validate(config)
+        entry = Entry(
+            key=keys.config, value=write(config), create_revision=1, mod_revision=1, version=1
+        )
+
+        assert keys.read(entry) == config
 
 
 def test_change_that_takes_the_ground_from_a_block_is_refused() -> None:
