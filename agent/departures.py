@@ -5,7 +5,7 @@
                                                            no:  conntrack forgets the connection
 
 So the API server is asked of pods that somebody on this node is connected to, and of no others;
-while it is away nothing ends.
+while it is away nothing ends.  Of a pod that left while no agent ran only the address is known.
 """
 
 import asyncio
@@ -22,10 +22,12 @@ from dataplane.flows import Flows
 from kube.client import Client
 from kube.errors import KubeError, NotFound
 from kube.objects import Pod
+from net.address import IPAddress
 from proxy.stale_flows import Departed
 
 SHORTEST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
+_PODS, _PODS_OF = "/api/v1/pods", "/api/v1/namespaces"
 _ENDED = ("Succeeded", "Failed")
 
 log = logging.getLogger(__name__)
@@ -97,16 +99,29 @@ class Departures:
         return [one for one in concerned if one not in gone]
 
     async def _is_gone(self, one: Departed) -> bool:
-        """Whether no pod of its name has its address; what cannot be said is taken for no."""
-        path = f"/api/v1/namespaces/{one.service.namespace}/pods/{one.pod}"
+        """Whether no pod has its address; what cannot be said is taken for no."""
         try:
-            status = (await self._client.get(path, Pod)).status
+            if not one.pod:
+                return not await self._is_anybodys(one)
+            path = f"{_PODS_OF}/{one.service.namespace}/pods/{one.pod}"
+            return not _has(await self._client.get(path, Pod), one.address)
         except NotFound:
             return True
         except KubeError:
             return False
-        addresses = {ip_address(each.ip) for each in status.pod_ips or ()}
-        return status.phase in _ENDED or one.address not in addresses
+
+    async def _is_anybodys(self, one: Departed) -> bool:
+        """Pods can be asked for by their first address alone: of the second, who is likely."""
+        for field in (f"status.podIP={one.address}", f"metadata.namespace={one.service.namespace}"):
+            async for page in self._client.pages(_PODS, Pod, params={"fieldSelector": field}):
+                if any(_has(each, one.address) for each in page.items or ()):
+                    return True
+        return False
+
+
+def _has(pod: Pod, address: IPAddress) -> bool:
+    addresses = {ip_address(each.ip) for each in pod.status.pod_ips or ()}
+    return pod.status.phase not in _ENDED and address in addresses
 
 
 def _flows(departed: Iterable[Departed]) -> list[Flows]:

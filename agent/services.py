@@ -272,7 +272,7 @@ class Services:
         self._reconciler = reconciler = self._seams.make(view)
         everyone = {name: self._wanted(name, view) for name in self._catalogue.names()}
         found = {name: wanted for name, wanted in everyone.items() if wanted is not None}
-        reconciler.begin(found)
+        self._departures.note(reconciler.begin(found))
         self._is_begun = True
         memory.give_back()
         log.info("Services programmed", extra={"services": len(found)})

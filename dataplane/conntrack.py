@@ -188,6 +188,27 @@ class Conntrack:
                 if name in wanted and not entry.is_over
             }
 
+    def leading(self) -> set[Flows]:
+        """All TCP connections that were translated and are alive, each by whom it was sent to.
+
+        Raises NetlinkError, DumpInterrupted.
+        """
+        with self._lock:
+            if self._is_empty():
+                return set()
+            return {
+                Flows(
+                    version,
+                    entry.original.destination,
+                    Protocol.TCP,
+                    entry.original.port,
+                    entry.reply.source,
+                )
+                for version in (4, 6)
+                for entry in self._listed(version, is_translated=True)
+                if entry.original.protocol == Protocol.TCP.number and not entry.is_over
+            }
+
     def _placed(self, which: Collection[Flows]) -> Iterator[Flows]:
         """Without an address, and whatever became of them, those of this host alone are meant."""
         own: set[IPAddress] | None = None

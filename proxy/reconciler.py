@@ -27,7 +27,7 @@ from proxy.plan import (
     node_elements,
     plan,
 )
-from proxy.stale_flows import Departed, State, departed, inherited, stale
+from proxy.stale_flows import Departed, State, abandoned, departed, inherited, stale
 from proxy.translate import API, answers
 from proxy.walk import Packet
 
@@ -46,8 +46,9 @@ class Table(affinity.Table, Protocol):
 
 
 class Conntrack(Protocol):
-    """Forgets flows, as dataplane.conntrack.Conntrack; raises DataplaneError."""
+    """Knows flows and forgets them, as dataplane.conntrack.Conntrack; raises DataplaneError."""
 
+    def leading(self) -> set[Flows]: ...
     def forget(self, which: Collection[Flows]) -> None: ...
 
 
@@ -80,11 +81,12 @@ class Reconciler:
         self.trouble = ""
         """Why the last repair did not mend all, or "".  All else is in place."""
 
-    def begin(self, wanted: Mapping[ServiceName, Wanted]) -> None:
+    def begin(self, wanted: Mapping[ServiceName, Wanted]) -> list[Departed]:
         """Make the tables what *wanted* says, by as little as differs.  Raises DataplaneError.
 
         What is there keeps its slots, so that an agent which begins anew changes nothing.  To be
-        called again where it failed.
+        called again where it failed.  Returns the pods that left while nobody looked, and that
+        connections lead to.
         """
         self._wanted = dict(wanted)
         self._planned, self._hairpin, self._claims = {}, Counter(), Claims()
@@ -105,6 +107,7 @@ class Reconciler:
         for table in self._tables.values():
             table.end_exchange()
         self._forget(gone)
+        return self._abandoned()
 
     def repair(self) -> int:
         """Compare all that is planned with the kernel; returns how much was mended.
@@ -322,6 +325,17 @@ class Reconciler:
             self._conntrack.forget(flows)
         except DataplaneError as exc:
             log.warning("flows to former endpoints are not forgotten", extra={"error": str(exc)})
+
+    def _abandoned(self) -> list[Departed]:
+        """Connections that stay too long are no reason not to begin."""
+        if self._conntrack is None:
+            return []
+        try:
+            flows = self._conntrack.leading()
+        except DataplaneError as exc:
+            log.warning("connections to former pods are not looked at", extra={"error": str(exc)})
+            return []
+        return list(abandoned(flows, map(self._state, self._planned), self._node.pods))
 
     def _frontends(self, service: Service) -> Iterator[Frontend]:
         return frontends(service, self._tables.keys())

@@ -5,12 +5,12 @@ to, or were not, until conntrack forgets them.  A TCP connection lives as long a
 or not, in a slice or not; that of a pod that is gone is to end, not to hang.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from dataplane.flows import Flows
 from dataplane.nft.objects import Protocol
-from net.address import IPAddress
+from net.address import IPAddress, IPNetwork
 from proxy.model import Endpoints, ServiceName
 from proxy.plan import Backend, Frontend, ListKey, Planned, ports_of
 
@@ -23,7 +23,10 @@ class State(NamedTuple):
 
 
 class Departed(NamedTuple):
-    """A *pod* at *address* that is an endpoint of *service* no more, and the TCP flows to it."""
+    """A *pod* at *address* that is an endpoint of *service* no more, and the TCP flows to it.
+
+    *pod* "": which one it was nobody remembers.
+    """
 
     service: ServiceName
     pod: str
@@ -50,6 +53,35 @@ def departed(before: State, after: State) -> Iterator[Departed]:
         )
         if flows:
             yield Departed(before.planned.service.name, pod, address, flows)
+
+
+def abandoned(
+    flows: Iterable[Flows], states: Iterable[State], pods: Collection[IPNetwork]
+) -> Iterator[Departed]:
+    """Whom TCP *flows* lead to that left before we looked, of addresses that *pods* have."""
+    of = {
+        frontend: (state.planned.service.name, state.endpoints)
+        for state in states
+        if state.planned is not None
+        for frontend in state.planned.owned
+        if frontend.protocol is Protocol.TCP
+    }
+    there: dict[ServiceName, frozenset[IPAddress]] = {}
+    left: dict[tuple[ServiceName, IPAddress], dict[Flows, None]] = {}
+    for each in flows:
+        to = each.to
+        frontend = Frontend(each.version, each.address, each.protocol, each.port)
+        if frontend not in of:
+            frontend = frontend._replace(address=None)
+        if frontend not in of or to is None or not any(to in network for network in pods):
+            continue
+        name, endpoints = of[frontend]
+        if name not in there:
+            there[name] = frozenset(one.address for some in endpoints.values() for one in some)
+        if to not in there[name]:
+            left.setdefault((name, to), {})[_of(frontend, to)] = None
+    for (name, to), found in left.items():
+        yield Departed(name, "", to, tuple(found))
 
 
 def stale(before: State, after: State) -> Iterator[Flows]:

@@ -60,5 +60,5 @@ def _endpoint(text: str) -> Json:
 def pod(address: str, *, name: str = "", phase: str = "Running", namespace: str = "shop") -> Json:
     return {
         "metadata": {"name": name or address, "namespace": namespace},
-        "status": {"phase": phase, "podIPs": [{"ip": address}]},
+        "status": {"phase": phase, "podIP": address, "podIPs": [{"ip": address}]},
     }

@@ -171,6 +171,7 @@ def test_translated_flows_are_found_by_whom_they_lead_to(tracked: Tracked, v: in
 
     assert tracked.conntrack.find([there, other, flows(v, FAR[v], 3, FAR[v])]) == {there}
     assert tracked.conntrack.find([]) == set()
+    assert tracked.conntrack.leading() == set()  # datagrams are no connections
 
 
 @pytest.mark.parametrize("v", [4, 6])

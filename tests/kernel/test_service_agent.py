@@ -244,3 +244,31 @@ def test_a_connection_to_a_pod_that_left_ends_when_the_pod_does(
         assert at.api.count("GET", asked) > 1
 
     run(here, play)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+def test_a_connection_to_a_pod_that_left_while_no_agent_ran_ends_if_the_pod_did(
+    here: Site, kept: list[socket.socket], is_gone: bool
+) -> None:
+    async def main() -> None:
+        async with api_server() as api:
+            async with serving(here, api) as at:
+                api.put(PODS, pod(P1))
+                at.put(service("web", WEB_IP), slice_("web", P1))
+                await at.until_answered({"p1"}, WEB_IP)
+            kept.append(await asyncio.to_thread(connect, here))
+            at.put(slice_("web", FAR))
+            if is_gone:
+                api.delete(PODS, f"shop/{P1}")
+            asked = len(api.asked)
+            async with serving(here, api) as at:
+                await at.until_answered({"far"}, WEB_IP)
+                await until(lambda: any(
+                    each.params.get("fieldSelector") == f"status.podIP={P1}"
+                    for each in api.asked[asked:]))  # fmt: skip
+
+                if is_gone:
+                    await until(lambda: P1 not in tcp_flows(here))
+                assert (P1 in tcp_flows(here)) is not is_gone
+
+    asyncio.run(main())

@@ -108,6 +108,39 @@ def test_a_pod_of_the_name_with_another_address_is_another() -> None:
     run(conntrack, play)
 
 
+@pytest.mark.parametrize("namespace", ["shop", "elsewhere"])
+def test_of_whom_only_the_address_is_known_any_pod_that_has_it_counts(namespace: str) -> None:
+    nameless = gone(1)._replace(pod="")
+    conntrack = Tracked(nameless)
+
+    async def play(api: FakeAPI, at: Departures) -> None:
+        api.put(PODS, pod("10.244.1.1", name="whoever", namespace=namespace))
+        at.note([nameless])
+        await until(lambda: conntrack.looks > 2)
+        assert conntrack.leading == set(nameless.flows)
+        api.put(PODS, pod("10.244.1.1", name="whoever", namespace=namespace, phase="Succeeded"))
+        await until(lambda: not conntrack.leading)
+
+    run(conntrack, play)
+
+
+def test_by_its_second_address_a_pod_is_found_among_those_of_the_service() -> None:
+    nameless = gone(1)._replace(pod="")
+    conntrack = Tracked(nameless)
+    both = pod("fd00::1", name="web-1")
+    both["status"]["podIPs"].append({"ip": "10.244.1.1"})
+
+    async def play(api: FakeAPI, at: Departures) -> None:
+        api.put(PODS, both)
+        at.note([nameless])
+        await until(lambda: conntrack.looks > 2)
+        assert conntrack.leading == set(nameless.flows)
+        api.delete(PODS, "shop/web-1")
+        await until(lambda: not conntrack.leading)
+
+    run(conntrack, play)
+
+
 def test_while_nobody_can_say_nothing_ends() -> None:
     conntrack = Tracked(gone(1))
 

@@ -300,6 +300,13 @@ class Flown:
 
     def __init__(self) -> None:
         self.forgotten: list[Flows] = []
+        self.alive: set[Flows] = set()
+        self.failure: DataplaneError | None = None
+
+    def leading(self) -> set[Flows]:
+        if self.failure:
+            raise self.failure
+        return self.alive
 
     def forget(self, which: Collection[Flows]) -> None:
         self.forgotten += which
@@ -322,6 +329,22 @@ def test_flows_to_who_left_are_forgotten_after_a_change_and_over_a_restart() -> 
 
     assert running.forgotten == [gone]
     assert again.forgotten == [gone]
+
+
+def test_who_begins_says_whom_connections_lead_to_that_left_meanwhile() -> None:
+    flow = Flows(4, WEB.cluster_ips[0], Protocol.TCP, 80, ip_address("10.244.1.2"))
+    conntrack, node = Flown(), replace(NODE, pods=(ip_network("10.244.0.0/16"),))
+    conntrack.alive = {flow}
+
+    def begun(*numbers: int) -> list[tuple[str, tuple[Flows, ...]]]:
+        reconciler = Reconciler({4: FakeTable(), 6: FakeTable()}, node, conntrack)
+        found = reconciler.begin({WEB.name: Wanted(WEB, pods(*numbers))})
+        return [(str(each.address), each.flows) for each in found]
+
+    assert begun(1, 2) == []
+    assert begun(1) == [("10.244.1.2", (flow,))]
+    conntrack.failure = NetlinkError(4, "conntrack")
+    assert begun(1) == []
 
 
 def test_the_api_servers_own_service_is_never_programmed_to_nothing() -> None:

@@ -1,14 +1,14 @@
 """Flows that are forgotten: as few as may be, and none that should go on."""
 
 from dataclasses import replace
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from dataplane.flows import Flows
 from dataplane.nft.objects import Protocol
 from net.address import IPAddress
 from proxy.model import Endpoint, Endpoints, NodeView, Service, ServiceName, ServicePort
 from proxy.plan import Planned, frontends, plan
-from proxy.stale_flows import Departed, State, departed, inherited, stale
+from proxy.stale_flows import Departed, State, abandoned, departed, inherited, stale
 
 NODE = NodeView(name="here", zone="z1")
 CLUSTER_IP = ip_address("10.96.0.20")
@@ -110,6 +110,27 @@ def test_who_is_no_pod_never_departs_and_datagrams_have_no_connections() -> None
 
     assert left(at(Protocol.TCP, A), {}) == []
     assert list(departed(State(planned(udp, pods), pods), State(None, {}))) == []
+
+
+def test_connections_to_pods_that_left_while_nobody_looked_are_found() -> None:
+    of, endpoints = service(Protocol.TCP, 30053), at(Protocol.TCP, B)
+    state = State(planned(of, endpoints), endpoints)
+    node, elsewhere = ip_address("192.0.2.1"), ip_address("192.0.2.99")
+    by_ip, by_port = (Flows(4, CLUSTER_IP, Protocol.TCP, 53, to) for to in (A, B))
+    flows = [
+        by_ip,
+        by_port,  # it is an endpoint
+        Flows(4, node, Protocol.TCP, 30053, A),
+        Flows(4, CLUSTER_IP, Protocol.TCP, 54, A),  # no frontend of ours
+        Flows(4, CLUSTER_IP, Protocol.TCP, 53, elsewhere),  # no pod
+        Flows(4, CLUSTER_IP, Protocol.TCP, 53),
+    ]
+
+    found = list(abandoned(flows, [state, State(None, {})], [ip_network("10.244.0.0/16")]))
+
+    assert found == [
+        Departed(of.name, "", A, (by_ip, Flows(4, None, Protocol.TCP, 30053, A))),
+    ]
 
 
 def test_who_was_not_preferred_any_more_loses_its_flows_when_it_goes() -> None:
