@@ -20,6 +20,7 @@ from agent.bids import Bids
 from agent.heartbeats import Heartbeats, Peers
 from agent.sessions import Sessions
 from announcement.contest import Announcements, Contest
+from announcement.election import winners
 from announcement.membership import BEAT_S, Membership
 from announcement.model import NOTHING, Heartbeat, State
 from announcement.settings import Settings
@@ -79,7 +80,8 @@ class Announcing:
         self._mine = self._won = NOTHING
         self._elected_at = self._beat_at = self._look_at = float("-inf")
         self._trouble = ""
-        self._told: tuple[dict[str, Any], list[str]] = ({}, [])
+        self._taken = self._given_up = 0
+        self._told: dict[str, Any] = {}
 
     async def run(self) -> None:
         """Hear, say and answer until cancelled; then let others have what was ours at once."""
@@ -100,7 +102,7 @@ class Announcing:
         if now >= self._look_at:
             self._look_at = now + LOOK_S
             await self._look(tasks)
-            self._told = self._describe(now), list(self._problems(now))
+            self._told = self._describe(now)
         self._peers = self._seams.peers()
         self._heartbeats.settle(self._peers)
         self._elect(now)
@@ -134,6 +136,8 @@ class Announcing:
             self._beat_at = now  # others need not wait for it
         if mine == self._mine:
             return
+        self._taken += len(mine - self._mine)
+        self._given_up += len(self._mine - mine)
         for address in sorted(mine ^ self._mine, key=str):
             what = "answers for" if address in mine else "answers no more for"
             log.info("%s an address of Services", what, extra={"address": str(address)})
@@ -193,11 +197,15 @@ class Announcing:
     # What is told of it, from any thread.
 
     def describe(self) -> dict[str, Any]:
-        return self._told[0]
+        told = dict(self._told)
+        if "bids_of" in told:  # worked out here: not where heartbeats wait
+            owners = winners(told.pop("bids_of"))
+            told["owners"] = {str(one): owners[one] for one in sorted(owners, key=str)}
+        return told
 
     def problems(self) -> list[str]:
         """What is wrong, a line each."""
-        return [f"load balancers: {line}" for line in self._told[1]]
+        return [f"load balancers: {line}" for line in self._told.get("problems", ())]
 
     def _describe(self, now: float) -> dict[str, Any]:
         return {
@@ -205,7 +213,15 @@ class Announcing:
             "bids": len(self._membership.said(now).bids),
             "hears": sorted(self._membership.mutual(now)),
             "silent": sorted(self._silent(now)),
+            "absent": sorted(self._heartbeats.absent),
+            "is_many": self._membership.is_many(now),
             "unfit": self._seams.unfit(),
+            "rivals": {str(one): mac for one, mac in self._contest.rivals(now).items()},
+            "taken": self._taken,
+            "given_up": self._given_up,
+            "refused": dict(self._heartbeats.refused),
+            "problems": list(self._problems(now)),
+            "bids_of": self._membership.bids(now),
         }
 
     def _problems(self, now: float) -> Iterator[str]:

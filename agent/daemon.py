@@ -357,6 +357,7 @@ class Daemon:
                 ready=status.serving,
                 cluster=status.cluster,
                 mesh=status.mesh,
+                announcing=status.announcing,
             )
         )
 

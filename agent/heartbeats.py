@@ -8,6 +8,7 @@ announces nothing: it is none of those whose majority counts.
 import asyncio
 import logging
 import socket
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -57,6 +58,8 @@ class Heartbeats:
         self._beginning: set[str] = set()
         self.absent: set[str] = set()
         self.troubles: dict[str, str] = {}
+        self.refused: Counter[str] = Counter()
+        """Datagrams that were taken for nobody's word, by the reason."""
 
     def open(self, tasks: asyncio.TaskGroup) -> None:
         """Raises OSError.  Sessions are begun among *tasks*."""
@@ -139,8 +142,10 @@ class Heartbeats:
                 heartbeat = session.open(datagram)
             except Unreadable as exc:
                 log.debug("no heartbeat", extra={"from": sender[0], "error": str(exc)})
+                self.refused[str(exc).partition(":")[0]] += 1
                 continue
             if session.peer not in self._peers:
+                self.refused["of no node that we know"] += 1
                 continue
             self._heard_at[session.peer] = self._clock()
             self._where[session.peer] = _sender(sender[0])

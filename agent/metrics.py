@@ -60,6 +60,7 @@ class Readings:
     ready: bool
     cluster: Mapping[str, Any] | None = None
     mesh: Mapping[str, Any] | None = None
+    announcing: Mapping[str, Any] | None = None
 
 
 def families(read: Readings) -> Iterator[object]:
@@ -101,6 +102,7 @@ def families(read: Readings) -> Iterator[object]:
     yield addresses
     yield from _cluster(read.cluster)
     yield from _routing((read.mesh or {}).get("routing"))
+    yield from _announcing(read.announcing)
 
 
 def _cluster(cluster: Mapping[str, Any] | None) -> Iterator[object]:
@@ -151,6 +153,45 @@ def _routing(routing: Mapping[str, Any] | None) -> Iterator[object]:
         ("failures", "Rounds to be tried again"),
     ):
         yield CounterMetricFamily(f"isthmus_routing_{name}", text, value=routing[name])
+
+
+def _announcing(announcing: Mapping[str, Any] | None) -> Iterator[object]:
+    """For which addresses of Services this node answers, see agent.announcing."""
+    if not announcing:
+        return
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    announced = GaugeMetricFamily(
+        "isthmus_announced", "Addresses of Services that this node answers for", labels=["address"]
+    )
+    for address in announcing["addresses"]:
+        announced.add_metric([address], 1)
+    yield announced
+    nodes = GaugeMetricFamily(
+        "isthmus_announcing_nodes",
+        "Other nodes: heard in both directions, silent, or there without announcing",
+        labels=["state"],
+    )
+    for state, names in (("heard", "hears"), ("silent", "silent"), ("absent", "absent")):
+        nodes.add_metric([state], len(announcing[names]))
+    yield nodes
+    for name, text, value in (
+        ("bids", "Addresses that this node could answer for", announcing["bids"]),
+        ("majority", "Whether enough nodes are heard to answer", announcing["is_many"]),
+        ("rivals", "Addresses that a stranger announces", len(announcing["rivals"])),
+    ):
+        yield GaugeMetricFamily(f"isthmus_announcing_{name}", text, value=value)
+    for name, text in (
+        ("taken", "Addresses that this node began to answer for"),
+        ("given_up", "Addresses that this node left to others"),
+    ):
+        yield CounterMetricFamily(f"isthmus_announcing_{name}", text, value=announcing[name])
+    refused = CounterMetricFamily(
+        "isthmus_announcing_refused_heartbeats", "Datagrams that proved nothing", labels=["reason"]
+    )
+    for reason, number in sorted(announcing["refused"].items()):
+        refused.add_metric([reason], number)
+    yield refused
 
 
 def _counters(read: Readings) -> Iterator[tuple[str, str, int]]:

@@ -4,7 +4,7 @@ Every node comes to the same answer from the same bidders, addresses spread over
 node that goes moves its own addresses alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -15,6 +15,15 @@ from net.address import IPAddress
 def rank(address: IPAddress, node: str) -> tuple[bytes, str]:
     """Sort nodes by their claim to *address*, the last has the best."""
     return blake2b(f"{address} {node}".encode(), digest_size=8).digest(), node
+
+
+def winners(bids: Mapping[str, Iterable[IPAddress]]) -> dict[IPAddress, str]:
+    """Return who has each address, of nodes and what they bid for."""
+    bidders: dict[IPAddress, list[str]] = {}
+    for node, addresses in bids.items():
+        for address in addresses:
+            bidders.setdefault(address, []).append(node)
+    return {one: max(nodes, key=lambda node: rank(one, node)) for one, nodes in bidders.items()}
 
 
 def winner(address: IPAddress, bidders: Iterable[str]) -> str | None:

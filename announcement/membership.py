@@ -153,6 +153,12 @@ class Membership:
             ),
         )
 
+    def bids(self, now: float) -> dict[str, frozenset[IPAddress]]:
+        """Return what each node bids for, ourselves among them, as far as we know."""
+        return {name: self._known[name].state.bids for name in self.knows(now)} | {
+            self.name: self.said(now).bids
+        }
+
     def is_settled_with(self, mac: str, now: float) -> bool:
         """Tell whether *mac* is of a node that we know of: then ranks say whose an address is."""
         return self._whose.get(mac) in self.knows(now)

@@ -138,6 +138,7 @@ def _files(places: Places, found: Sequence[Any]) -> list[Finding]:
 
 def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
     from cli.judge_agent import judge_agent, judge_boot, judge_spool
+    from cli.judge_announcing import judge_announcing
     from cli.judge_routing import judge_pools, judge_routing
     from dataplane.inspect import observe_network
 
@@ -158,6 +159,7 @@ def _agent(places: Places, socket: str, found: Sequence[Any]) -> list[Finding]:
         + judge_boot(records, _BOOT_ID.read_text().strip(), store_age_s=age)
         + judge_routing((status or {}).get("mesh"), observe_network().links)
         + judge_pools((status or {}).get("cluster"), (status or {}).get("mesh"))
+        + judge_announcing((status or {}).get("announcing"))
     )
 
 

@@ -47,6 +47,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         rows.append(("Kubernetes", _kubernetes(kubernetes)))
     if announcing := found.get("announcing"):
         rows.append(("announces", _announcing(announcing)))
+        rows += _owners(announcing)
     rows += [("reason", reason) for reason in found["reasons"]]
     return [f"{name:<12} {value}" for name, value in rows]
 
@@ -105,6 +106,15 @@ def _announcing(found: dict[str, Any]) -> str:
     unfit = f"; unfit: {found['unfit']}" if found["unfit"] else ""
     hears = f"hears {len(found['hears'])} nodes"
     return f"{answers} (could answer for {found['bids']}); {hears}{silent}{unfit}"
+
+
+def _owners(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Which other node answers for what, as this one sees it."""
+    others: dict[str, list[str]] = {}
+    for address, node in found["owners"].items():
+        if address not in found["addresses"]:
+            others.setdefault(node, []).append(address)
+    return [("answers", f"{node}: {' '.join(others[node])}") for node in sorted(others)]
 
 
 def span(seconds: float) -> str:

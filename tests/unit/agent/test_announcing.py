@@ -101,6 +101,11 @@ def test_nodes_share_addresses_out_and_who_leaves_is_replaced(tmp_path: Path) ->
         await until(lambda: site.is_shared_out("a", "c"))
 
         assert site.mine("b") == set()
+        # What others are told is a second old at most.
+        told = site.nodes["a"].describe
+        owners = {str(one): winner(one, ("a", "c")) for one in (ONE, TWO)}
+        await until(lambda: told()["owners"] == owners)
+        await until(lambda: told()["taken"] - told()["given_up"] == len(site.mine("a")))
 
     played(tmp_path, scene, "a", "b", "c")
 

@@ -132,3 +132,28 @@ def test_to_whom_there_is_no_session_nothing_is_sent(tmp_path: Path) -> None:
         assert b.heard == []
 
     played(tmp_path, scene)
+
+
+def test_what_is_refused_is_counted_by_the_reason(tmp_path: Path) -> None:
+    async def scene(a: Node, b: Node, port: int) -> None:
+        a.heartbeats.settle(PLACES)
+        b.heartbeats.settle(PLACES)
+        await until(lambda: a.sessions.of("b") is not None)
+        session = a.sessions.of("b")
+        assert session is not None
+        sealed = session.seal(SAID)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            for datagram in (b"?", sealed[:-1] + b"?", sealed, sealed):
+                other.sendto(datagram, (str(PLACES["b"][0]), port))
+        await until(lambda: b.heartbeats.refused.total() == 3)
+
+        assert b.heartbeats.refused == {
+            "no heartbeat": 1,
+            "sealed with another key": 1,
+            "said before": 1,
+        }
+        b.heartbeats.settle({"b": PLACES["b"]})
+        a.heartbeats.send("b", SAID)
+        await until(lambda: b.heartbeats.refused["of no node that we know"] == 1)
+
+    played(tmp_path, scene)

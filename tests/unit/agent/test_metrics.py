@@ -74,6 +74,38 @@ def test_everything_that_is_counted_is_on_the_page() -> None:
     }
 
 
+def test_who_answers_for_what_is_on_the_page_of_a_node_that_announces() -> None:
+    announcing = {
+        "addresses": ["192.0.2.1", "2001:db8::1"],
+        "bids": 4,
+        "hears": ["b", "c"],
+        "silent": ["d"],
+        "absent": [],
+        "is_many": True,
+        "rivals": {"192.0.2.1": "02:00:00:00:00:09"},
+        "taken": 5,
+        "given_up": 3,
+        "refused": {"said before": 7},
+    }
+
+    found = page(replace(readings(), announcing=announcing))
+
+    assert {name: value for name, value in found.items() if "announc" in name} == {
+        "isthmus_announced address=192.0.2.1": 1,
+        "isthmus_announced address=2001:db8::1": 1,
+        "isthmus_announcing_nodes state=heard": 2,
+        "isthmus_announcing_nodes state=silent": 1,
+        "isthmus_announcing_nodes state=absent": 0,
+        "isthmus_announcing_bids": 4,
+        "isthmus_announcing_majority": 1,
+        "isthmus_announcing_rivals": 1,
+        "isthmus_announcing_taken_total": 5,
+        "isthmus_announcing_given_up_total": 3,
+        "isthmus_announcing_refused_heartbeats_total reason=said before": 7,
+    }
+    assert page(replace(readings(), announcing={})) == page(readings())  # it begins
+
+
 def test_requests_are_counted_by_verb_and_outcome() -> None:
     requests = Requests()
     for verb, code in (("ADD", "0"), ("ADD", "0"), ("ADD", "11"), ("DEL", "0")):

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from announcement.election import rank, winner
+from announcement.election import rank, winner, winners
 from net.address import IPAddress
 
 ADDRESS = ip_address("192.0.2.7")
@@ -19,6 +19,16 @@ def test_of_nobody_nobody_wins() -> None:
 @given(addresses, names)
 def test_the_order_of_bidders_does_not_matter(address: IPAddress, nodes: set[str]) -> None:
     assert winner(address, sorted(nodes)) == winner(address, sorted(nodes, reverse=True))
+
+
+@given(st.dictionaries(st.text("abc", min_size=1), st.frozensets(addresses, max_size=4)))
+def test_who_has_each_address_is_the_winner_of_those_who_bid_for_it(
+    bids: dict[str, frozenset[IPAddress]],
+) -> None:
+    assert winners(bids) == {
+        one: winner(one, [node for node, those in bids.items() if one in those])
+        for one in set().union(*bids.values())
+    }
 
 
 @given(addresses, names)

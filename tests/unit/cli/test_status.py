@@ -122,14 +122,16 @@ def test_a_node_that_announces_shows_for_what_it_answers_and_whom_it_does_not_he
         "hears": ["b"],
         "silent": ["c"],
         "unfit": "",
+        "owners": {"192.0.2.1": "a", "192.0.2.2": "b", "192.0.2.3": "b", "2001:db8::1": "a"},
     }
     path = agent(lambda op: {"status": asdict(GOOD) | {"announcing": announcing}})
 
-    last = run("status", "--socket", path).output.splitlines()[-1]
+    last = [" ".join(line.split()) for line in run("status", "--socket", path).output.splitlines()]
 
-    assert " ".join(last.split()) == (
-        "announces 192.0.2.1 2001:db8::1 (could answer for 4); hears 1 nodes; silent: c"
-    )
+    assert last[-2:] == [
+        "announces 192.0.2.1 2001:db8::1 (could answer for 4); hears 1 nodes; silent: c",
+        "answers b: 192.0.2.2 192.0.2.3",
+    ]
 
 
 def test_programs_get_the_whole_status(run: Run, agent: Agent) -> None:
