@@ -19,7 +19,9 @@ _SERVED = [
         ("stream", _PORTS["tcp"], "TCP"),
     )
 ]
-_RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K"), "tcp": ("--bitrate=8M",)}
+# The largest that Linux allows by default: room for half a second in which nobody reads.
+_ROOM = "--window=208K"
+_RATES = {"udp": ("--udp", "--length=100", "--bitrate=800K", _ROOM), "tcp": ("--bitrate=8M",)}
 
 
 @dataclass(slots=True)
@@ -40,6 +42,12 @@ class Flow:
     sent_again: int = 0
     needless: int = 0
     losses: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def by_the_network(self) -> int:
+        """How many datagrams and segments were lost that no queue of the machine accounts for."""
+        segments = max(0, self.sent_again - self.needless)
+        return max(0, self.lost + segments - self.overflown)
 
     def __str__(self) -> str:
         return (
@@ -137,22 +145,18 @@ def _end(cluster: Cluster, flow: Flow) -> None:
         (one,) = containers(cluster, node, *is_it)
         kill(cluster, node, one, "SIGINT")
     until(lambda: _ended(cluster), what="the servers have ended")
-    # No room in the socket.
-    flow.unread = _counted(
-        _witness(cluster, SERVER, "cat", "/proc/net/snmp"), "Udp:", "RcvbufErrors"
-    )
-    # The receiver tells of what came twice (RFC 2883).
-    netstat = _witness(cluster, CLIENT, "cat", "/proc/net/netstat")
-    flow.needless = _counted(netstat, "TcpExt:", "TCPDSACKRecvSegs")
+    received_by, sent_by = _counters(cluster, SERVER), _counters(cluster, CLIENT)
+    flow.unread = sum(received_by[f"{kind}RcvbufErrors"] for kind in ("Udp", "Udp6"))
+    flow.sent_again = sent_by["TcpRetransSegs"] - sent_by["TcpExtTCPSynRetrans"]
+    flow.needless = sent_by["TcpExtTCPDSACKRecvSegs"]  # RFC 2883: the receiver tells of them
     received = _report(cluster, SERVER, "udp")
     flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))
-    flow.lost -= flow.unread
+    flow.lost = max(0, flow.lost - flow.unread)
     flow.losses = {
         int(one["sum"]["start"]): one["sum"]["lost_packets"]
         for one in received["intervals"]
         if one["sum"]["lost_packets"]
     }
-    flow.sent_again = _report(cluster, CLIENT, "tcp")["end"]["sum_sent"]["retransmits"]
     flow.megabytes = _report(cluster, SERVER, "tcp")["end"]["sum_received"]["bytes"] / 1e6
 
 
@@ -169,7 +173,10 @@ def _report(cluster: Cluster, name: str, kind: str) -> dict[str, Any]:
     return report
 
 
-def _counted(table: str, group: str, name: str) -> int:
-    """Return a counter of /proc/net/snmp or netstat."""
-    names, values = (line.split() for line in table.splitlines() if line.startswith(group))
-    return int(values[names.index(name)])
+def _counters(cluster: Cluster, name: str) -> dict[str, int]:
+    """Return what the kernel counts for a pod of ours."""
+    said = json.loads(
+        _witness(cluster, name, "nstat", "--json", "--zeros", "--ignore", "--noupdate")
+    )
+    counters: dict[str, int] = said["kernel"]
+    return counters
