@@ -6,17 +6,18 @@ from ipaddress import ip_address
 
 from ipam import audit_services
 from ipam.calls import Finding, FindingKind, MirroredLease
-from ipam.cluster import Block, BlockState, Config, Node, NodeState, Purpose
+from ipam.cluster import Block, Config, Node, NodeState, Purpose
 from ipam.keys import Foreign, Keys, MirrorHead
 from ipam.kv import Listing
 from ipam.pools import is_block
 from ipam.reclaim import is_fenced
-from ipam.refusals import Invalid
+from ipam.refusals import Forbidden, Invalid
 from ipam.view import HOLDING, View
 from net.address import IPAddress
 
 # What is shown of leases; all else is in the state.
 OF_LEASES = ("address", "pod")
+_OF_CONFIG = ("pools", "settings", "address")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,14 +81,13 @@ def check(all_: Whole, frozen: str, forgetful: str = "") -> tuple[Finding, ...]:
         for one in all_.foreign
     ]
     view = all_.view
-    for parts in (_blocks(view), _overlaps(view), _leases(all_), _nodes(all_), _mirrors(all_)):
-        findings += parts
+    findings += (*_blocks(view), *_grounds(view), *_overlaps(view))
+    findings += (*_leases(all_), *_nodes(all_), *_mirrors(all_))
     findings += audit_services.check(view)
     return tuple(findings)
 
 
 def _blocks(view: View) -> Iterator[Finding]:
-    pools = {pool.name: pool for pool in (view.config or Config()).pools}
     for block in view.blocks.values():
         subject, node = str(block.cidr), view.nodes.get(block.node)
         revision = view.unchanged(view.keys.block(block.cidr)).mod_revision
@@ -96,7 +96,7 @@ def _blocks(view: View) -> Iterator[Finding]:
             yield Finding(
                 kind=FindingKind.ORPHAN, subject=subject, text=f"{text} {block.node} --fenced"
             )
-        elif is_fenced(block, node) or block.state is BlockState.QUARANTINED:
+        elif is_fenced(block, node):
             yield Finding(
                 kind=FindingKind.LEAK,
                 subject=subject,
@@ -104,7 +104,15 @@ def _blocks(view: View) -> Iterator[Finding]:
                 mend=f"release {block.cidr}",
                 mod_revision=revision,
             )
-        pool = pools.get(block.pool)
+
+
+def _grounds(view: View) -> Iterator[Finding]:
+    """Name blocks that no pool can have given, where it is known which pools there are."""
+    if view.config is None:
+        return
+    pools = {pool.name: pool for pool in view.config.pools}
+    for block in view.blocks.values():
+        pool, subject = pools.get(block.pool), str(block.cidr)
         if pool is None:
             text = f"of pool {block.pool or 'unknown'}, which is not there"
             yield Finding(kind=FindingKind.ORPHAN, subject=subject, text=text)
@@ -225,8 +233,10 @@ def name_of(one: Lease) -> str:
 
 
 def show(all_: Whole, what: str, argument: str) -> object:
-    """Return rows that json can write.  Raises Invalid."""
+    """Return rows that json can write.  Raises Invalid, Forbidden where pools are not known."""
     view, config = all_.view, all_.view.config or Config()
+    if view.config is None and what in _OF_CONFIG:
+        raise Forbidden(f"{view.keys.config} cannot be read: isthmus ipam check says why")
     shown: dict[str, Callable[[], object]] = {
         "pools": lambda: [_pool_row(view, pool.name) for pool in config.pools],
         "blocks": lambda: [_block_row(view, block) for block in view.blocks.values()],

@@ -9,13 +9,9 @@ from ipam.view import View
 
 def check(view: View) -> Iterator[Finding]:
     """Yield what is wrong; a record that edits have torn apart is mended when its Service is."""
-    pools = {
-        pool.name: pool for pool in (view.config or Config()).pools_for(Purpose.LOAD_BALANCERS)
-    }
     for record in view.addresses.values():
         subject = str(record.address)
-        pool = pools.get(record.pool)
-        if pool is None or record.address not in pool.cidr:
+        if view.config and not _is_of(view.config, record):
             text = f"of pool {record.pool}, which does not have it"
             yield Finding(kind=FindingKind.ORPHAN, subject=subject, text=text)
         for holder in record.holders:
@@ -30,6 +26,11 @@ def check(view: View) -> Iterator[Finding]:
             if held is None or all(one.service != service.service for one in held.holders):
                 text = f"has {address}, whose record does not say so"
                 yield Finding(kind=FindingKind.ORPHAN, subject=service.service, text=text)
+
+
+def _is_of(config: Config, record: AddressRecord) -> bool:
+    pools = config.pools_for(Purpose.LOAD_BALANCERS)
+    return any(one.name == record.pool and record.address in one.cidr for one in pools)
 
 
 def _clashes(record: AddressRecord) -> Iterator[Finding]:

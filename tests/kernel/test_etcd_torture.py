@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.agents import made_machine
+from tests.kernel.agents import made_machine, until
 from tests.kernel.conftest import Namespace
 from tests.kernel.etcd import V36, running
 from tests.kernel.ipamds import Site, site
@@ -120,6 +120,7 @@ def torture(run: Torture, seconds: float, *, restores: int, bump: int = 0) -> No
     print(found)  # noqa: T201 - what a run was worth
     assert not run.ledger.wrong, "\n".join([found, *run.ledger.wrong])
     run.clear()
+    until(lambda: "quarantined" not in run.site.must("ipam", "blocks"), "what was freed is free")
     elsewhere = ("--socket", "/nonexistent", "--store", "/nonexistent")
     assert run.site.must("ipam", "check", *elsewhere) == "No problem found.\n"
     leases = run.etcd.ctl("get", "--prefix", "/isthmus/v1/default/lease", "--keys-only").stdout

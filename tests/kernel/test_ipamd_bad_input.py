@@ -219,6 +219,9 @@ def test_a_configuration_edited_by_hand_stops_changes_and_claims_and_nothing_els
     place.etcd.ctl("put", key, "--", good.replace("10.9.0.0/16", "10.9.0.1/16"))
     try:
         assert "edited by hand" in refused(place, "settings", "--silence-s", "5")
+        assert f"{key} cannot be read" in refused(place, "pools")
+        found = json.loads(place.isthmus("ipam", "check", "--json").stdout)["findings"]
+        assert {"orphan", "overlap"}.isdisjoint(one["kind"] for one in found)
         with pytest.raises(Refused, match="configuration in the store cannot be read"):
             asyncio.run(place.ask(place.signer.node("a"), "Claim", claim("a", "z")))
         asyncio.run(place.ask(place.signer.node("a"), "Register", register("a")))

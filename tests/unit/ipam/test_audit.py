@@ -8,7 +8,7 @@ from ipam.calls import FindingKind, MirroredLease
 from ipam.cluster import Block, BlockState, Config, Meta, Node, NodeState, Pool
 from ipam.keys import Alive, Keys, MirrorHead, Record, write
 from ipam.kv import Entry, Listing
-from ipam.refusals import Invalid
+from ipam.refusals import Forbidden, Invalid
 
 KEYS = Keys("c")
 POOL = Pool(name="p", cidr=ip_network("10.0.0.0/22"), block_length=26)
@@ -121,8 +121,18 @@ def test_block_of_a_fenced_node_is_a_leak_that_can_be_mended_at_its_revision() -
     )
 
 
-def test_quarantined_block_is_a_leak_until_it_is_freed() -> None:
-    assert kinds(store(b=replace(BLOCK, state=BlockState.QUARANTINED))) == [("leak", "10.0.0.0/26")]
+def test_block_that_was_given_back_and_rests_is_as_it_should_be() -> None:
+    assert kinds(store(b=replace(BLOCK, state=BlockState.QUARANTINED))) == []
+
+
+def test_what_the_pools_would_tell_is_not_told_while_they_cannot_be_read() -> None:
+    edited = store(raw=(KEYS.config, b"{"))
+
+    assert kinds(edited) == [("foreign", KEYS.config)]
+    assert show(edited, "blocks", "")[0]["node"] == "a"  # type: ignore[index]
+    for what, argument in (("pools", ""), ("settings", ""), ("address", "10.0.0.2")):
+        with pytest.raises(Forbidden, match="config cannot be read"):
+            show(edited, what, argument)
 
 
 def test_blocks_that_overlap_or_are_not_of_their_pool_are_found() -> None:
