@@ -111,7 +111,8 @@ class Standing:
         self._talk.blocks.families = frozenset(
             family for family in (4, 6) if suitable(config, family, labels)
         )
-        is_settled = not reply.frozen and reply.node_state is not NodeState.FENCED
+        # Nothing else tells that a drain is undone: the table does not change by it.
+        is_settled = not reply.frozen and reply.node_state is NodeState.ACTIVE
         wait_s = RENEW_S if is_settled else UNSETTLED_S
         self._renew_at = self._talk.around.clock() + wait_s * (
             0.75 + 0.5 * self._talk.around.random.random()

@@ -8,7 +8,7 @@ import pytest
 
 from agent.standing import ENFORCE_S, RENEW_S, UNSETTLED_S, Standing
 from agent.supplies import Supplies
-from ipam.calls import Register, Update
+from ipam.calls import Drain, Register, Update
 from ipam.cluster import NodeState
 from ipam.errors import NotServed, StoreUnavailable
 from ipam.refusals import SecondBoot
@@ -112,6 +112,23 @@ def test_after_a_fence_blocks_are_lost_dropped_and_told_in_that_order(
         site.now += 2 * UNSETTLED_S
         await standing.keep()
         assert site.state_of_node() is NodeState.ACTIVE
+
+    asyncio.run(scene())
+
+
+def test_that_a_drain_is_undone_is_heard_of_within_seconds(site: Site) -> None:
+    async def scene() -> None:
+        await site.open()
+        standing = await settle(site)
+        await site.authority.drain(Drain(node="n1", by="x"))
+        standing.renew()
+        await standing.keep()
+        assert site.talk.condition.node_state is NodeState.DRAINING
+        await site.authority.drain(Drain(node="n1", by="x", undo=True))
+        site.now += 2 * UNSETTLED_S
+        await standing.keep()
+
+        assert site.talk.condition.node_state is NodeState.ACTIVE
 
     asyncio.run(scene())
 
