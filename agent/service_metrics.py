@@ -51,6 +51,12 @@ class ServiceMetrics:
         self._mended = Counter(
             "isthmus_services_mended", "Elements found otherwise than planned", registry=registry
         )
+        self._overflown = Counter(
+            "isthmus_services_affinity_overflown",
+            "Connections not remembered for session affinity: too many clients are",
+            registry=registry,
+        )
+        self._overflown_before = 0
         self.services = Gauge("isthmus_services", "Services translated", registry=registry)
         self.refused = Gauge(
             "isthmus_services_refused", "Services that the kernel refuses", registry=registry
@@ -67,6 +73,13 @@ class ServiceMetrics:
             self._synced_at.set(time.time())
         else:
             self._failures.inc()
+
+    def overflown(self, number: int) -> int:
+        """The kernel's count, which begins anew with a table; returns by how much it grew."""
+        before, self._overflown_before = self._overflown_before, number
+        grown = number - before if number >= before else number
+        self._overflown.inc(grown)
+        return grown
 
     def programmed(self, triggered: Iterable[str]) -> None:
         """Changes that began at these times (RFC 3339) are in the kernel now."""

@@ -39,7 +39,7 @@ from proxy import objects, translate
 from proxy.model import NodeView, ServiceName
 from proxy.reconciler import Reconciler, Wanted
 from proxy.settings import Settings
-from proxy.tables import TABLE
+from proxy.tables import MOST_REMEMBERED, TABLE
 from proxy.view import view_of
 from proxy.walk import packet_of
 
@@ -100,6 +100,7 @@ class Services:
         self._is_begun = False
         self._trouble = ""
         self._others: Sequence[str] = ()
+        self._forgetting = 0
         self._well_at: datetime | None = None
         self._round_begun: float | None = None
         self.metrics = ServiceMetrics()
@@ -257,6 +258,8 @@ class Services:
         if news:
             self._departures.note(reconciler.change(news))
         mended = reconciler.repair() if is_whole else 0
+        if is_whole:
+            self._forgetting = self.metrics.overflown(reconciler.overflown())
         if mended:
             log.warning("Services were not as planned: mended", extra={"elements": mended})
         return mended
@@ -361,6 +364,11 @@ class Services:
             f"a kube-proxy ({mode}) runs here, or left its rules: isthmus remove-kube-proxy"
             for mode in self._others
         ]
+        if self._forgetting:
+            found.append(
+                f"Services: {self._forgetting} connections were not remembered for session "
+                f"affinity of late: {MOST_REMEMBERED} clients of each family are"
+            )
         with self._lock:
             if self._reconciler is not None:
                 found += service_report.conflicts(self._reconciler)

@@ -3,7 +3,7 @@
 After translation, a new connection that came by a sticky chain is remembered: client and
 frontend (address, protocol, port) with the endpoint, for the Service's timeout, begun anew by
 each connection.  An endpoint that is no longer valid for the frontend is forgotten, and the
-packet dropped: the client's next attempt is given another.
+packet dropped: the client's next attempt is given another.  Where the map is full it is counted.
 
 As raw rules: nft cannot write them for IPv6 (`dataplane.nft.rules`).
 """
@@ -21,6 +21,7 @@ from proxy.plan import Backend, Frontend, backend_of, key_of
 from proxy.tables import MAPS, affinity_map
 
 MAP = "affinity"
+_OVERFLOW = "overflow"
 _SOURCE = {4: 12, 6: 8}
 _DESTINATION = {4: 16, 6: 24}
 _SIZE = {4: 4, 6: 16}
@@ -32,6 +33,7 @@ class Table(Protocol):
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None: ...
     def chains(self) -> frozenset[str]: ...
     def add_chain(self, chain: RawChain) -> None: ...
+    def packets(self, chain: str) -> int: ...
     def observe_written(self, of: NamedSet) -> set[Element]: ...
 
 
@@ -55,8 +57,9 @@ class Affinity:
             return
         if self._chains is None:
             self._chains = self._table.chains()
-        if "forget" not in self._chains:
-            self._add(forget_chain(self._version))
+        for chain in (forget_chain(self._version), RawChain(_OVERFLOW, ((rules.count(),),))):
+            if chain.name not in self._chains:
+                self._add(chain)
         for name in wanted.keys() - self._chains:
             seconds = int(name.rpartition("-")[2])
             self._add(timeout_chain(self._version, seconds, is_nodeport=wanted[name]))
@@ -84,6 +87,10 @@ class Affinity:
             ends = (frontend + each.data, frontend[_SIZE[self._version] :] + each.data)
             if not stale.isdisjoint(ends):
                 self._drop(each)
+
+    def overflown(self) -> int:
+        """How many connections could not be remembered, the map being full."""
+        return self._table.packets(_OVERFLOW)
 
     def remembered(self, client: IPAddress, asked: Frontend) -> Backend | None:
         """Which endpoint *client* has of *asked*, a frontend with the address that it sent to."""
@@ -139,9 +146,11 @@ def timeout_chain(version: int, seconds: int, *, is_nodeport: bool) -> RawChain:
         rules.network_header(_DESTINATION[version], _SIZE[version], to=after),
         rules.transport_header(2, 2, to=after + words),
         rules.update(MAP, key=0, data=after, timeout_ms=seconds * 1000),
+        rules.leave(),  # only where there was room
     ]
     return RawChain(
-        tables.timeout_chain(seconds, is_nodeport=is_nodeport), (tuple(check), tuple(remember))
+        tables.timeout_chain(seconds, is_nodeport=is_nodeport),
+        (tuple(check), tuple(remember), (rules.goto(_OVERFLOW),)),
     )
 
 

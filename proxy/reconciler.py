@@ -241,6 +241,10 @@ class Reconciler:
                 self._apply(version, some)
         self.change(dict(self._wanted))
 
+    def overflown(self) -> int:
+        """How many connections were not remembered for session affinity.  Raises DataplaneError."""
+        return sum(each.overflown() for each in self._affinity.values())
+
     @property
     def conflicts(self) -> Mapping[Frontend, tuple[ServiceName, Collection[ServiceName]]]:
         return self._claims.conflicts()

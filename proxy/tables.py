@@ -41,7 +41,7 @@ LOCAL_SLOT = 1 << 20
 
 DRAWS = 6
 MASQUERADE_BIT, AFFINITY_BIT = 120, 121
-_MOST_REMEMBERED = 131072
+MOST_REMEMBERED = 131072
 _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
@@ -118,7 +118,7 @@ MAPS = {version: maps(version) for version in (4, 6)}
 def affinity_map(version: int) -> NamedSet:
     """Which client was given which endpoint by which frontend; written by packets."""
     address = _ADDRESSES[version]
-    options = f"flags dynamic,timeout; timeout 3h; size {_MOST_REMEMBERED};"
+    options = f"flags dynamic,timeout; timeout 3h; size {MOST_REMEMBERED};"
     key = (address, address, Kind.PROTOCOL, Kind.PORT)
     return NamedSet(
         _FAMILIES[version], TABLE, "affinity", key, (address, Kind.PORT), options=options

@@ -27,7 +27,7 @@ from dataplane.netlink import (
     text,
 )
 from dataplane.nft.objects import Element, Family, NamedSet
-from dataplane.nft.rules import RawChain, encode
+from dataplane.nft.rules import RawChain, encode, packets
 
 NETLINK_NETFILTER = 12
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
@@ -36,7 +36,7 @@ NEW_ELEMENT, _GET_ELEMENT, DELETE_ELEMENT, _GET_RULE, _NEW_CHAIN, _GET_CHAIN, _N
     _NFTABLES << 8 | number for number in (12, 13, 14, 7, 3, 4, 6)
 )
 _APPEND = 0x800
-_CHAIN_OF_RULE, _CHAIN_NAME = 2, 3
+_CHAIN_OF_RULE, _CHAIN_NAME, _EXPRESSIONS = 2, 3, 4
 _ERROR = 2
 _TABLE, _SET, _ELEMENTS, _LIST_MEMBER = 1, 2, 3, 1
 _KEY, _DATA, _FLAGS, _EXPIRATION, _USERDATA, _KEY_END = 1, 2, 3, 5, 6, 10
@@ -123,6 +123,15 @@ class Elements:
         return Counter(
             attributes(payload, 4)[_CHAIN_OF_RULE].rstrip(b"\0").decode()
             for _, payload in self._netlink.dump(message(_GET_RULE, DUMP, body))
+        )
+
+    def packets(self, family: Family, table: str, chain: str) -> int:
+        """How many packets the counters of a chain's rules have; 0 without it."""
+        body = _header(family) + text(_TABLE, table) + text(_CHAIN_OF_RULE, chain)
+        return sum(
+            packets(found[_EXPRESSIONS])
+            for _, payload in self._netlink.dump(message(_GET_RULE, DUMP, body))
+            if (found := attributes(payload, 4))[_CHAIN_OF_RULE] == chain.encode() + b"\0"
         )
 
     def add_chain(self, family: Family, table: str, chain: RawChain) -> None:

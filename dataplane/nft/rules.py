@@ -9,11 +9,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dataplane.netlink import attribute, nested, text
+from dataplane.netlink import attribute, attributes, each_attribute, nested, text
 
 _FIRST_REGISTER = 8  # NFT_REG32_00
 _NAME, _DATA = 1, 2
-_GOTO = -4
+_COUNTED = 2  # NFTA_COUNTER_PACKETS
+_GOTO, _RETURN = -4, -5
 _VERDICT_REGISTER = 0
 
 Expression = bytes
@@ -115,8 +116,32 @@ def goto(chain: str) -> Expression:
 
 
 def drop() -> Expression:
-    data = nested(2, nested(2, attribute(1, struct.pack(">i", 0))))
+    return _verdict(0)
+
+
+def leave() -> Expression:
+    """Be done with the chain, as its end is."""
+    return _verdict(_RETURN)
+
+
+def _verdict(code: int) -> Expression:
+    data = nested(2, nested(2, attribute(1, struct.pack(">i", code))))
     return _expression("immediate", _number(1, _VERDICT_REGISTER), data)
+
+
+def count() -> Expression:
+    """Count packets and bytes, beginning with none."""
+    return _expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+
+
+def packets(expressions: bytes) -> int:
+    """How many packets the counters of a rule with these (NFTA_RULE_EXPRESSIONS) have."""
+    found = (attributes(each) for _, each in each_attribute(expressions))
+    return sum(
+        int.from_bytes(attributes(each[_DATA])[_COUNTED])
+        for each in found
+        if each[_NAME] == b"counter\0"
+    )
 
 
 def encode(rules: Sequence[Expression]) -> bytes:

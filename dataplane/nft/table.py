@@ -23,6 +23,7 @@ class Elements(Protocol):
 
     def exists(self, family: Family, table: str, name: str) -> bool: ...
     def rules(self, family: Family, table: str) -> Counter[str]: ...
+    def packets(self, family: Family, table: str, chain: str) -> int: ...
     def add_chain(self, family: Family, table: str, chain: RawChain) -> None: ...
     def observe(self, of: NamedSet) -> set[Element]: ...
     def apply(self, *, delete: Collection[Element], add: Collection[Element]) -> None: ...
@@ -76,6 +77,11 @@ class NftTable:
         """The chains that have a rule.  Raises NetlinkError."""
         with self._lock:
             return frozenset(self._elements.rules(self._skeleton.family, self._skeleton.name))
+
+    def packets(self, chain: str) -> int:
+        """How many packets the counters of one chain have.  Raises NetlinkError."""
+        with self._lock:
+            return self._elements.packets(self._skeleton.family, self._skeleton.name, chain)
 
     def add_chain(self, chain: RawChain) -> None:
         """Add a chain beyond the skeleton's.  Raises NetlinkError."""

@@ -14,6 +14,7 @@ from dataplane.nft.elements import Elements
 from dataplane.nft.objects import Chain, Protocol
 from dataplane.nft.runner import NftRunner
 from dataplane.nft.table import NftTable
+from proxy import tables
 from proxy.model import Service, ServiceName, ServicePort, TrafficPolicy
 from proxy.reconciler import Reconciler, Wanted
 from proxy.tables import skeleton
@@ -224,6 +225,26 @@ def test_affinity_of_one_service_is_nothing_to_another(here: Site) -> None:
     assert here.answers(here.outside, IPS[4], 80, 3) == {"p1": 3}
     assert here.answers(here.outside, "10.96.0.30", 80, 3) == {"p2": 3}
     assert here.reconciler.repair() == 0
+
+
+@BOTH
+def test_clients_that_there_is_no_room_for_are_counted_and_served(
+    namespaces: Callable[[str], Namespace], monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
+    monkeypatch.setattr(tables, "MOST_REMEMBERED", 1)
+    with site(namespaces) as here:
+        here.put(replace(WEB, affinity_s=600), here.endpoints("p1", "p2"))
+        first, second = here.pods["far"], here.outside
+        (kept,) = here.answers(first, IPS[version], 80, 6)
+        before = here.reconciler.overflown()
+        served = here.answers(second, IPS[version], 80, 20)
+        after = here.reconciler.overflown()
+
+        assert (before, after) == (0, 20)
+        assert set(served) == {"p1", "p2"}
+        assert here.answers(first, IPS[version], 80, 6) == {kept: 6}
+        listed = here.node.run("nft", "list", "chain", "ip", "isthmus-services", "timeout-600")
+        assert "goto overflow" in listed
 
 
 @BOTH

@@ -29,3 +29,10 @@ def test_a_change_is_measured_from_when_it_began_unless_that_makes_no_sense() ->
     page = metrics.page().decode()
     assert "kubeproxy_network_programming_duration_seconds_count 1.0" in page
     assert 'kubeproxy_network_programming_duration_seconds_bucket{le="1.0"} 0.0' in page
+
+
+def test_an_overflow_is_counted_on_where_the_kernel_begins_anew() -> None:
+    metrics = ServiceMetrics()
+
+    assert [metrics.overflown(number) for number in (3, 3, 5, 2)] == [3, 0, 2, 2]
+    assert "isthmus_services_affinity_overflown_total 7.0" in metrics.page().decode()

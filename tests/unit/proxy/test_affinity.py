@@ -33,7 +33,13 @@ def test_a_chain_is_made_once_for_each_timeout(table: FakeTable) -> None:
     affinity.prepare(coming)
     affinity.prepare(coming)
 
-    assert table.added == {"forget", "timeout-600", "nodeport-timeout-600"}
+    assert table.added == {"forget", "overflow", "timeout-600", "nodeport-timeout-600"}
+
+
+def test_what_there_was_no_room_for_is_counted(table: FakeTable) -> None:
+    table.counted = {"overflow": 3}
+
+    assert Affinity(table, 4).overflown() == 3
 
 
 def test_where_nothing_is_sticky_nothing_is_asked(table: FakeTable) -> None:

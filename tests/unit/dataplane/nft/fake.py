@@ -22,6 +22,7 @@ class FakeTable:
         self.late: list[DataplaneError] = []
         self.transactions = 0
         self.added: set[str] = set()
+        self.counted: dict[str, int] = {}
 
     def observe(self) -> frozenset[Element] | None:
         return self.elements
@@ -50,6 +51,9 @@ class FakeTable:
 
     def chains(self) -> frozenset[str]:
         return frozenset(self.added) if self.elements is not None else frozenset()
+
+    def packets(self, chain: str) -> int:
+        return self.counted.get(chain, 0)
 
     def add_chain(self, chain: RawChain) -> None:
         self.added.add(chain.name)

@@ -1,7 +1,16 @@
 """Raw rules have the bytes that nft itself sends for what it can write."""
 
 from dataplane.netlink import attributes, each_attribute
-from dataplane.nft.rules import drop, encode, found_in, goto, network_header
+from dataplane.nft.rules import (
+    count,
+    drop,
+    encode,
+    found_in,
+    goto,
+    leave,
+    network_header,
+    packets,
+)
 
 
 def parts(expression: bytes) -> tuple[str, dict[int, bytes]]:
@@ -30,6 +39,19 @@ def test_verdicts_go_to_chains_or_drop() -> None:
 
     verdict = attributes(attributes(parts(drop())[1][2])[2])
     assert int.from_bytes(verdict[1]) == 0
+
+    verdict = attributes(attributes(parts(leave())[1][2])[2])
+    assert int.from_bytes(verdict[1], signed=True) == -5
+
+
+def test_a_counter_begins_with_nothing_and_is_read_among_others() -> None:
+    begun = attributes(encode([network_header(12, 4, to=0), count()]))[4]
+    counted = begun.replace(
+        bytes(8) + begun[-12:-8] + bytes(8), bytes(8) + begun[-12:-8] + (5).to_bytes(8)
+    )
+
+    assert packets(begun) == 0
+    assert packets(counted) == 5
 
 
 def test_a_rule_is_its_expressions_in_order() -> None:
