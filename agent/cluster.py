@@ -215,6 +215,7 @@ class Cluster:
                     self._auditor.called(update.audit)
                 if update.with_pools:  # rare, and what is inside has to outlive us
                     self._save_at = 0.0
+                    self._supplies.ask_again()
                     self._work.set()
                 if self._concerns_us(update):
                     self._register_anew()

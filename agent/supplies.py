@@ -44,6 +44,11 @@ class Supplies:
         if not self._talk.condition.frozen:
             await self._claim_what_is_wanted()
 
+    def ask_again(self) -> None:
+        """Have what was refused asked for at once: there are other pools."""
+        for asking in self._asking.values():
+            asking.not_before = 0.0
+
     async def _give_back(self) -> None:
         kept = self._talk.around.kept()
         going = [block for block in self._dispensable() if block.cidr not in kept]

@@ -10,7 +10,7 @@ import pytest
 
 from agent import cluster, talk
 from agent.cluster import Cluster
-from ipam.calls import Claim, Drain, Leave, Mirror, Pin, Register, Registered, Update
+from ipam.calls import Claim, Drain, Init, Leave, Mirror, Pin, Register, Registered, Update
 from ipam.cluster import PoolState
 from ipam.keys import Freeze, write
 from ipam.kv import Put
@@ -60,6 +60,19 @@ def test_a_node_has_blocks_follows_the_table_and_is_mirrored(site: Site) -> None
         assert len(given) == 2
         assert site.ipamd.of(Leave) == [Leave(node="n1", uid="u1", instance="i1")]
         assert site.ipamd.closed
+
+    asyncio.run(scene())
+
+
+def test_a_block_of_a_pool_that_is_made_later_comes_at_once(site: Site) -> None:
+    async def scene() -> None:
+        await site.open(init=False)
+        await site.authority.init(Init())
+        async with running(site):
+            await until(lambda: site.talk.condition.refusals)
+            await site.pool("four", FOUR, 29)  # time stands still: no pause ends
+
+            await until(lambda: site.states() == ["active"])
 
     asyncio.run(scene())
 

@@ -156,6 +156,24 @@ def test_a_refusal_is_told_to_whoever_waits_and_tried_again_later(site: Site) ->
     asyncio.run(scene())
 
 
+def test_what_was_refused_is_asked_for_at_once_when_pools_change(site: Site) -> None:
+    async def scene() -> None:
+        await site.authority.replica.resync()
+        await site.authority.init(Init())
+        node = Node(site)
+        await node.step()
+        assert "no pool is active" in site.talk.blocks.outlook()[""]
+        await site.pool("four", FOUR, 29)
+        await node.step()
+        assert site.blocks() == {}
+        node.supplies.ask_again()
+        await node.step()
+
+        assert site.states() == ["active"]
+
+    asyncio.run(scene())
+
+
 def test_a_pool_by_name_is_asked_for_once_a_network_names_it(site: Site) -> None:
     async def scene() -> None:
         node = await begun(site)
