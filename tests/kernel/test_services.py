@@ -2,8 +2,9 @@
 
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from threading import Event, Thread
@@ -275,13 +276,18 @@ def test_what_conntrack_calls_invalid_does_not_leave_for_a_services_address(
         sender = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_TCP)
     for address in (IPS[version], elsewhere):
         here.outside.run("ip", "address", "add", address, "dev", "lo")
+    found: list[bytes] = []
+    end = time.monotonic() + 20
     with seen, sender:
-        seen.settimeout(3)
-        for number, address in enumerate((IPS[version], elsewhere), 1):
-            sender.sendto(struct.pack(">HH16x", number, 80), (address, 0))
-        packet = seen.recv(100)
+        seen.settimeout(0.5)
+        # What goes first over a link that has just come up may be lost, and nothing repeats it.
+        while len(found) < 2 and time.monotonic() < end:
+            for number, address in enumerate((IPS[version], elsewhere), 1):
+                sender.sendto(struct.pack(">HH16x", number, 80), (address, 0))
+            with suppress(TimeoutError):
+                found.append(seen.recv(100)[-20:-18])
 
-    assert packet[-20:-18] == struct.pack(">H", 2)
+    assert found == [struct.pack(">H", 2)] * 2
 
 
 def test_another_layout_takes_over_at_once_with_all_elements_and_what_is_remembered(
