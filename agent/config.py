@@ -210,6 +210,7 @@ _SERVICES_CHECKS: Mapping[str, settings.Check] = {
     "healthz_address": settings.metrics_address,
     "metrics_address": settings.metrics_address,
     "set_conntrack": settings.true_or_false,
+    "open_firewall": settings.true_or_false,
 }
 
 

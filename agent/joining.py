@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,11 @@ from agent.boot import own_addresses
 from agent.config import IpamdConfig
 from agent.live import Live
 from agent.wiring import NFT_S, Wired
+from cni.link_config import HOST_PREFIX
 from cni.spec import of as spec_of
 from cni.spec import pod_name
 from dataplane.conntrack import Conntrack
+from dataplane.errors import DataplaneError
 from dataplane.fabric import Fabric
 from dataplane.nft.elements import Elements
 from dataplane.nft.runner import NftRunner
@@ -229,7 +232,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         return None
     from agent.conntrack_settings import set_conntrack
     from agent.services import Seams, Services
-    from dataplane import kube_proxy
+    from dataplane import firewall_opening, kube_proxy
     from kube.client import Client
     from proxy.reconciler import Reconciler as ServiceReconciler
 
@@ -237,6 +240,11 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         set_conntrack(Sysctls(FileLedger(wired.config.sysctl_ledger)))
     elements = {version: wired.undo.enter_context(Elements()) for version in (4, 6)}
     tables = _service_tables(elements)
+    open_firewall: Callable[[], list[str]] = list
+    if config.open_firewall:
+        open_firewall = partial(firewall_opening.open_for, HOST_PREFIX)
+    else:
+        _close_firewall(elements[4])
     looking = wired.undo.enter_context(Elements())
     conntrack = wired.undo.enter_context(Conntrack())
     blocks = wired.blocks
@@ -252,6 +260,7 @@ def translate_services(wired: Wired, kubernetes: "Kubernetes | None") -> "Servic
         leaving=kubernetes.is_leaving,
         conntrack=conntrack,
         others=lambda: kube_proxy.look(looking),
+        open_firewall=open_firewall,
         ports=[each.port for each in elements.values()],
         clock=time.monotonic,
         random=Random(),
@@ -310,12 +319,26 @@ def _service_tables(elements: Mapping[int, Elements]) -> dict[int, NftTable]:
     }
 
 
+def _close_firewall(elements: Elements) -> None:
+    """Take what a former agent put into chains of others; no trouble with these is to stop us."""
+    from dataplane import firewall_opening
+    from proxy.tables import MAPS, TABLE
+
+    try:
+        # Where none translated Services, none opened chains: nothing is run.
+        if elements.rules(MAPS[4].ways.family, TABLE) and firewall_opening.close_for(HOST_PREFIX):
+            log.info("rules of ours are gone from others' chains")
+    except DataplaneError as exc:
+        log.warning("others' chains are not looked at", extra={"error": str(exc)})
+
+
 def leave_services() -> None:
     """Take away the tables of an agent that translated Services, if any.
 
     Raises DataplaneError.
     """
     with Elements() as elements:
+        _close_firewall(elements)
         for table in _service_tables({4: elements, 6: elements}).values():
             table.remove()
 

@@ -57,7 +57,8 @@ class Seams:
     *node*: our Node as it was said last; *pools*: where pods have addresses; *make*: the tables,
     for a view of the node; *clock*: monotonic seconds; *leaving*: the Node is about to be removed;
     *conntrack*: the flows of this node; *others*: in which modes a kube-proxy has rules here;
-    *ports*: netlink ports by which the tables are changed.
+    *ports*: netlink ports by which the tables are changed; *open_firewall*: lets pods through
+    forward chains of others, and returns which were shut.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Seams:
     conntrack: Conntrack | None = None
     others: Callable[[], Sequence[str]] = tuple
     ports: Collection[int] = ()
+    open_firewall: Callable[[], list[str]] = list
     interval_s: float = 60.0
 
 
@@ -101,6 +103,7 @@ class Services:
         self._trouble = ""
         self._others: Sequence[str] = ()
         self._forgetting = 0
+        self._shut = ""
         self._well_at: datetime | None = None
         self._round_begun: float | None = None
         self.metrics = ServiceMetrics()
@@ -250,6 +253,7 @@ class Services:
         view, reconciler = self.view(), self._reconciler
         if is_whole:
             self._look_for_others()
+            self._open_firewall()
         if reconciler is None or not self._is_begun:
             self._begin(view)
             return 0
@@ -270,6 +274,16 @@ class Services:
             self._others = self._seams.others()
         if self._others and self._others != before:
             log.warning("kube-proxy has rules here", extra={"modes": self._others})
+
+    def _open_firewall(self) -> None:
+        try:
+            if opened := self._seams.open_firewall():
+                log.warning("others' chains let pods through now", extra={"chains": opened})
+            self._shut = ""
+        except DataplaneError as exc:
+            if str(exc) != self._shut:
+                log.warning("others' chains are not opened", extra={"error": str(exc)})
+            self._shut = str(exc)
 
     def _begin(self, view: NodeView) -> None:
         self._reconciler = reconciler = self._seams.make(view)
@@ -369,6 +383,8 @@ class Services:
                 f"Services: {self._forgetting} connections were not remembered for session "
                 f"affinity of late: {MOST_REMEMBERED} clients of each family are"
             )
+        if self._shut:
+            found.append(f"Services: firewalls of others are not opened: {self._shut}")
         with self._lock:
             if self._reconciler is not None:
                 found += service_report.conflicts(self._reconciler)

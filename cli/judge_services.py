@@ -12,8 +12,9 @@ from dataplane.firewall import Firewall, ForwardChain
 _OUR_TABLES = "isthmus"
 _PODS = f"{HOST_PREFIX}+"
 _REMEDIES = {
-    "Docker": f"iptables -I DOCKER-USER -i {_PODS} -j ACCEPT, and -o {_PODS}; ip6tables likewise",
-    "ufw": "ufw default allow routed",
+    "Docker": "open_firewall of [services] in agent.toml, or"
+    f" iptables -I DOCKER-USER -i {_PODS} -j ACCEPT, and -o {_PODS}; ip6tables likewise",
+    "ufw": "open_firewall of [services] in agent.toml, or ufw default allow routed",
     "firewalld": "firewall-cmd --permanent --zone=trusted --add-source=RANGE for each range of"
     " pods, and firewall-cmd --reload",
     "Calico": "take Calico off this node if it is its network no more",
@@ -28,7 +29,12 @@ _KUBE_PROXY_REMEDIES = {
 
 def judge_services(firewall: Firewall, kube_proxies: Sequence[str]) -> list[Finding]:
     """*kube_proxies*: in which modes a kube-proxy has rules here."""
-    return [_drop(each) for each in firewall.chains if _is_shut(each)] + [
+    shut = [
+        each
+        for each in firewall.chains
+        if each.is_shut_for(HOST_PREFIX) and not each.table.startswith(_OUR_TABLES)
+    ]
+    return [_drop(each) for each in shut] + [
         warning(
             f"a kube-proxy has rules here, of mode {mode}",
             "both translate Services: whoever is asked first decides, and it may be outdated",
@@ -40,16 +46,11 @@ def judge_services(firewall: Firewall, kube_proxies: Sequence[str]) -> list[Find
     ]
 
 
-def _is_shut(chain: ForwardChain) -> bool:
-    is_open = any(name.startswith(HOST_PREFIX) for name in chain.accepts)
-    return chain.drops and not is_open and not chain.table.startswith(_OUR_TABLES)
-
-
 def _drop(chain: ForwardChain) -> Finding:
     owners = chain.owners or ("somebody",)
     remedies = [_REMEDIES[each] for each in owners if each in _REMEDIES]
     return error(
         f"{' and '.join(owners)} drops forwarded packets, by the chain {chain}",
         "packets to pods pass it, translated by Services or not: what any table drops is dropped",
-        "; ".join(remedies) or f"accept iifname and oifname {HOST_PREFIX}* in it",
+        "; ".join(remedies) or f"open_firewall of [services], or accept {HOST_PREFIX}* in it",
     )

@@ -5,7 +5,7 @@ own; what does not carry one stays.
 """
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -15,6 +15,7 @@ from cni.attachment import bridge
 from cni.link_config import HOST_PREFIX
 from cni.spec import BridgeSpec, Spec
 from cni.tables import TABLE
+from dataplane import firewall_opening
 from dataplane.errors import DataplaneError
 from dataplane.fabric import Fabric
 from dataplane.fabric_model import Programmed
@@ -82,7 +83,7 @@ def _has_our_mac(link: Link, seed: str) -> bool:
     return link.kind == "bridge" and made is not None and made.mac == link.mac
 
 
-def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
+def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], object]]]:
     """What is there to be removed; bridges are looked at when their ports are gone."""
     for link in filter(is_own_veth, links.all()):
         yield f"link {link.name}", partial(links.detach, link.name)
@@ -95,6 +96,9 @@ def _steps(links: Links, seed: str) -> Iterator[tuple[str, Callable[[], None]]]:
         if run(["nft", "list", "table", family, table]).status == 0:
             delete = partial(NftRunner().load, f"delete table {family} {table}\n")
             yield f"table {family} {table}", delete
+    with suppress(DataplaneError):  # chains that cannot be read have none of ours
+        if firewall_opening.is_open_for(HOST_PREFIX):
+            yield "rules in others' chains", partial(firewall_opening.close_for, HOST_PREFIX)
 
 
 def _routes() -> Iterator[tuple[str, Callable[[], None]]]:

@@ -80,6 +80,12 @@ class MemberChoice(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     help="Whether nodes answer on their links for addresses of load balancers; with --services.",
 )
 @click.option(
+    "--open-firewall/--no-open-firewall",
+    default=False,
+    show_default=True,
+    help="Whether nodes' firewalls that drop what is forwarded let pods through; with --services.",
+)
+@click.option(
     "--admission-policy/--no-admission-policy",
     default=True,
     show_default=True,
@@ -123,6 +129,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
     masquerade: bool,
     services: bool,
     announce: bool,
+    open_firewall: bool,
     admission_policy: bool,
     api_server: str,
     log_level: str,
@@ -155,6 +162,7 @@ def manifest(  # noqa: PLR0913, PLR0917 - click passes each by its name
             masquerade=masquerade,
             services=services,
             announce=announce,
+            open_firewall=open_firewall,
             admission_policy=admission_policy,
             api_server=api_server,
             log_level=LogLevel(log_level),

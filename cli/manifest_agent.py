@@ -66,6 +66,7 @@ def agent_toml(site: Site) -> str:
         f'[routing]\nmode = "{site.mode}"\nmtu = {site.mtu}\n'
         + ("\n[masquerade]\n" if site.masquerade else "")
         + ("\n[services]\n" if site.services else "")
+        + ("open_firewall = true\n" if site.open_firewall else "")
         + ("\n[announce]\n" if site.announce else "")
     )
 

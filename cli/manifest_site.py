@@ -73,6 +73,7 @@ class Site:
     masquerade: bool = True
     services: bool = False
     announce: bool = False
+    open_firewall: bool = False
     admission_policy: bool = True
     api_server: str = ""
     log_level: LogLevel = LogLevel.INFO
@@ -104,6 +105,8 @@ def _check_network(site: Site) -> None:
         raise Senseless(f"MTU {site.mtu}: 1280 (what IPv6 needs) to 65535, or 0 for automatic")
     if site.announce and not site.services:
         raise Senseless("nodes that announce addresses translate them, too: --services")
+    if site.open_firewall and not site.services:
+        raise Senseless("firewalls are opened for what Services lead to pods: --services")
 
 
 def _check_pool(pool: PoolChoice) -> None:

@@ -29,6 +29,10 @@ class ForwardChain:
     accepts: frozenset[str] = frozenset()
     owners: tuple[str, ...] = ()
 
+    def is_shut_for(self, prefix: str) -> bool:
+        """Whether nothing in it lets links through whose names begin with *prefix*."""
+        return self.drops and not any(name.startswith(prefix) for name in self.accepts)
+
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
 
@@ -44,7 +48,7 @@ class Firewall:
 
 def observe_firewall() -> Firewall:
     """nft's view, and the one of iptables-legacy where it is in use."""
-    legacy = _legacy_chains()
+    legacy = legacy_chains()
     try:
         done = run(["nft", "-j", "-t", "list", "ruleset"])
     except ProgramMissing as exc:
@@ -128,7 +132,8 @@ def _accepted(expressions: Sequence[dict[str, Any]]) -> Iterable[str]:
             yield from (name for name in names if isinstance(name, str))
 
 
-def _legacy_chains() -> tuple[ForwardChain, ...]:
+def legacy_chains() -> tuple[ForwardChain, ...]:
+    """The forward chains of iptables-legacy, where it is in use."""
     found = []
     for family, tables, program in (
         ("ip", "/proc/thread-self/net/ip_tables_names", "iptables-legacy"),

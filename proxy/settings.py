@@ -14,6 +14,7 @@ class Settings:
     *nodeport_addresses*: at which of its addresses a node answers for NodePorts, none: at the
     internal ones of its Node.  *healthz_address* and *metrics_address* are host:port, or "".
     *set_conntrack*: whether nf_conntrack is given the limits and timeouts that suit Services.
+    *open_firewall*: whether forward chains of others are made to let packets of pods through.
     """
 
     pod_cidrs: tuple[IPNetwork, ...] = ()
@@ -22,3 +23,4 @@ class Settings:
     healthz_address: str = "[::]:10256"
     metrics_address: str = "127.0.0.1:10249"
     set_conntrack: bool = True
+    open_firewall: bool = False

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.known import KnownNode
 from agent.services import Seams, Services
-from dataplane.errors import NetlinkError
+from dataplane.errors import DataplaneError, NetlinkError, NftError
 from kube.client import Client
 from proxy.model import NodeView, ServiceName
 from proxy.reconciler import Reconciler, Wanted
@@ -30,6 +30,8 @@ class Site:
         self.node = KnownNode(uid="u", addresses=("192.0.2.1",))
         self.views: list[NodeView] = []
         self.others: list[str] = []
+        self.shut: list[str] = []
+        self.unopened: DataplaneError | None = None
         settings = Settings(healthz_address="", metrics_address="", service_cidrs=())
         self.services = Services(
             settings,
@@ -41,6 +43,7 @@ class Site:
                 make=self.make,
                 leaving=lambda: False,
                 others=lambda: list(self.others),
+                open_firewall=self.open_firewall,
                 clock=time.monotonic,
                 random=Random(1),
             ),
@@ -49,6 +52,12 @@ class Site:
     def make(self, view: NodeView) -> Reconciler:
         self.views.append(view)
         return Reconciler({4: self.table}, view)
+
+    def open_firewall(self) -> list[str]:
+        if self.unopened:
+            raise self.unopened
+        opened, self.shut = self.shut, []
+        return opened
 
     def endpoints(self) -> list[str]:
         return sorted(
@@ -90,8 +99,9 @@ def test_nothing_is_written_before_services_and_slices_are_known() -> None:
             assert at.table.elements is None
             assert at.services.unhealthy() == "Services are not programmed yet"
             away[0] = False
-            await until(lambda: len(at.endpoints()) == 2)
-            assert at.services.unhealthy() == ""
+            await until(lambda: at.services.unhealthy() == "")
+
+            assert len(at.endpoints()) == 2
 
     asyncio.run(main())
 
@@ -137,6 +147,23 @@ def test_a_kube_proxy_beside_it_is_complained_of_until_it_is_gone() -> None:
         at.services.drifted()
 
         await until(lambda: at.services.problems() == [])
+
+    run(play)
+
+
+def test_firewalls_of_others_are_opened_again_and_again_and_trouble_with_them_is_told() -> None:
+    async def play(at: Site) -> None:
+        at.shut = ["ip filter FORWARD"]
+        await until(lambda: not at.services.unhealthy())
+        await until(lambda: not at.shut)
+        at.unopened = NftError("not of ours")
+        at.services.drifted()
+        complaint = "Services: firewalls of others are not opened: not of ours"
+        await until(lambda: at.services.problems() == [complaint])
+        at.unopened, at.shut = None, ["ip filter FORWARD"]
+        at.services.drifted()
+
+        await until(lambda: not at.shut and at.services.problems() == [])
 
     run(play)
 

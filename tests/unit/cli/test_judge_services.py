@@ -17,8 +17,11 @@ def shut(*owners: str, table: str = "filter", accepts: frozenset[str] = frozense
 @pytest.mark.parametrize(
     ("owner", "remedy"),
     [
-        ("Docker", "iptables -I DOCKER-USER -i isth+"),
-        ("ufw", "ufw default allow routed"),
+        (
+            "Docker",
+            "open_firewall of [services] in agent.toml, or iptables -I DOCKER-USER -i isth+",
+        ),
+        ("ufw", "open_firewall of [services] in agent.toml, or ufw default allow routed"),
         ("firewalld", "firewall-cmd --permanent"),
         ("Calico", "take Calico off"),
     ],
@@ -39,7 +42,7 @@ def test_two_in_one_chain_and_somebody_unknown_are_named_too() -> None:
     assert "DOCKER-USER" in both.mend
     assert "ufw default" in both.mend
     assert unknown.what.startswith("somebody drops")
-    assert unknown.mend == "accept iifname and oifname isth* in it"
+    assert unknown.mend == "open_firewall of [services], or accept isth* in it"
 
 
 def test_our_own_tables_and_chains_that_let_pods_through_are_fine() -> None:

@@ -38,6 +38,10 @@ def test_services_are_translated_where_that_is_asked_for() -> None:
     assert configured(replace(SITE, services=True)).services is not None
     assert configured(replace(SITE, services=True)).announce is None
     assert configured(replace(SITE, services=True, announce=True)).announce is not None
+    for is_opened in (False, True):
+        found = configured(replace(SITE, services=True, open_firewall=is_opened)).services
+        assert found is not None
+        assert found.open_firewall is is_opened
 
 
 def test_the_api_server_is_found_by_option_or_in_the_kubelets_file() -> None:

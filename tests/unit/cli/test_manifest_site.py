@@ -21,6 +21,10 @@ HTTPS = ("https://10.0.0.9:2379",)
         ({"pools": (PoolChoice(ip_network("10.244.0.0/16"), 8),)}, "/16 to /30 are allowed"),
         ({"pools": (PoolChoice(ip_network("fd00::/56"), 127),)}, "/56 to /126 are allowed"),
         ({"mtu": 1000}, "1280 (what IPv6 needs) to 65535, or 0"),
+        (
+            {"open_firewall": True},
+            "firewalls are opened for what Services lead to pods: --services",
+        ),
         ({"announce": True}, "nodes that announce addresses translate them, too: --services"),
         ({"etcd": HTTPS}, "need a secret with ca.pem, client.pem, client.key"),
         ({"etcd": (*HTTPS, "http://a:1"), "etcd_secret": "s"}, "all https or all http"),
