@@ -44,6 +44,12 @@ class Labels(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return key, text
 
 
+def _once(_ctx: click.Context, _param: Any, given: Sequence[tuple[str, str]]) -> dict[str, str]:
+    if len(labels := dict(given)) != len(given):
+        raise click.BadParameter("one label is given twice; all that are given must be there")
+    return labels
+
+
 def _masquerade(*, default: bool | None) -> Callable[..., Any]:
     return click.option(
         "--masquerade/--no-masquerade",
@@ -92,6 +98,7 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
     "labels",
     type=Labels(),
     multiple=True,
+    callback=_once,
     help="Only for nodes, or Services, with this label.",
 )
 @click.option(
@@ -105,7 +112,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
     cidr: IPNetwork,
     purpose: str,
     block_length: int | None,
-    labels: Sequence[tuple[str, str]],
+    labels: Mapping[str, str],
     reservations: Sequence[IPNetwork],
     order: int,
     masquerade: bool,
@@ -119,7 +126,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
         cidr=cidr,
         purpose=Purpose(purpose),
         block_length=usual[cidr.version] if block_length is None else block_length,
-        selector=dict(labels),
+        selector=labels,
         reservations=tuple(reservations),
         order=order,
         masquerade=masquerade,
@@ -141,7 +148,14 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 @click.option("--block-length", type=WHOLE, help="Of one block, while none is in use.")
 @click.option("--state", type=click.Choice([state.value for state in PoolState]))
 @click.option("--order", type=WHOLE)
-@click.option("--label", "labels", type=Labels(), multiple=True, help="In place of all there were.")
+@click.option(
+    "--label",
+    "labels",
+    type=Labels(),
+    multiple=True,
+    callback=_once,
+    help="In place of all there were.",
+)
 @click.option("--no-labels", is_flag=True, help="For any node.")
 @click.option("--reserve", "reservations", type=Subnet(), multiple=True, help="Likewise.")
 @click.option("--no-reservations", is_flag=True)
@@ -153,7 +167,7 @@ def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
     block_length: int | None,
     state: str | None,
     order: int | None,
-    labels: Sequence[tuple[str, str]],
+    labels: Mapping[str, str],
     no_labels: bool,
     reservations: Sequence[IPNetwork],
     no_reservations: bool,
@@ -172,7 +186,7 @@ def set_(  # noqa: PLR0913, PLR0917 - click passes each by its name
         "block_length": block_length,
         "state": PoolState(state) if state else None,
         "order": order,
-        "selector": dict(labels) if labels or no_labels else None,
+        "selector": labels if labels or no_labels else None,
         "reservations": tuple(reservations) if reservations or no_reservations else None,
         "masquerade": masquerade,
     }

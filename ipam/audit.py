@@ -96,6 +96,11 @@ def _blocks(view: View) -> Iterator[Finding]:
             yield Finding(
                 kind=FindingKind.ORPHAN, subject=subject, text=f"{text} {block.node} --fenced"
             )
+        elif node is not None and _is_of_another_store(block, node):
+            text = (
+                f"of store {block.uid} of {node.name}, which has store {node.uid}: nobody uses it"
+            )
+            yield Finding(kind=FindingKind.ORPHAN, subject=subject, text=text)
         elif is_fenced(block, node):
             yield Finding(
                 kind=FindingKind.LEAK,
@@ -104,6 +109,11 @@ def _blocks(view: View) -> Iterator[Finding]:
                 mend=f"release {block.cidr}",
                 mod_revision=revision,
             )
+
+
+def _is_of_another_store(block: Block, node: Node) -> bool:
+    """Tell whether nobody will come for *block*: one store follows another with a higher epoch."""
+    return block.uid not in ("", node.uid) and block.epoch >= node.epoch
 
 
 def _grounds(view: View) -> Iterator[Finding]:
@@ -155,6 +165,7 @@ def _leases(all_: Whole) -> Iterator[Finding]:
 
 def _nodes(all_: Whole) -> Iterator[Finding]:
     view = all_.view
+    yield from _shared_addresses(view)
     for node in view.nodes.values():
         blocks = view.of_node(node.name)
         for address in (one for one in node.addresses if _is_of_pods(view, one)):
@@ -178,6 +189,16 @@ def _nodes(all_: Whole) -> Iterator[Finding]:
         if blocks and (told.head.uid, told.head.epoch) != (node.uid, node.epoch):
             text = f"its mirror is of epoch {told.head.epoch}, and it is in {node.epoch}"
             yield Finding(kind=FindingKind.LAG, subject=node.name, text=text)
+
+
+def _shared_addresses(view: View) -> Iterator[Finding]:
+    """Of nodes that are seen alive: one that is gone may have a successor with its address."""
+    first: dict[IPAddress, str] = {}
+    for node in view.nodes.values():
+        for address in node.addresses if view.alive(node.name) else ():
+            if (other := first.setdefault(address, node.name)) != node.name:
+                text = f"an address of nodes {other} and {node.name}: packets to one go astray"
+                yield Finding(kind=FindingKind.DUPLICATE, subject=str(address), text=text)
 
 
 def _mirrors(all_: Whole) -> Iterator[Finding]:

@@ -190,6 +190,8 @@ class Keys:
             return Foreign(entry.key, why, cidr)
         if not self._fits(entry.key, record):
             return Foreign(entry.key, "the value is of another key", cidr)
+        if isinstance(record, Alive) and not entry.lease:
+            return Foreign(entry.key, "it goes with no lease, so would never end")
         return record
 
     def _fits(self, key: str, record: Record) -> bool:

@@ -24,6 +24,8 @@ ONE_ADDRESS = {4: 32, 6: 128}
 MOST_BLOCKS = 50
 # Every node keeps pods' addresses between each two of them.
 MOST_POOLS = 64
+# Every node is told all of them when it registers.
+MOST_RESERVATIONS = 256
 LONGEST_WAIT_S = 1e9
 
 
@@ -65,9 +67,18 @@ def _validate_pool(pool: Pool) -> None:
         )
     elif pool.block_length > longest:
         raise Invalid(f"pool {pool.name}: blocks of /{pool.block_length}; /{longest} at most")
+    _validate_reservations(pool)
+
+
+def _validate_reservations(pool: Pool) -> None:
+    if len(pool.reservations) > MOST_RESERVATIONS:
+        raise Invalid(
+            f"pool {pool.name}: {len(pool.reservations)} reservations; {MOST_RESERVATIONS} are "
+            "allowed: take larger ranges"
+        )
     for reserved in pool.reservations:
-        if not reserved.overlaps(cidr):
-            raise Invalid(f"pool {pool.name}: reservation {reserved} is not in {cidr}")
+        if not reserved.overlaps(pool.cidr):
+            raise Invalid(f"pool {pool.name}: reservation {reserved} is not in {pool.cidr}")
 
 
 def _validate_for_services(pool: Pool) -> None:

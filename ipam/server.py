@@ -48,6 +48,8 @@ Asked = TypeVar(
 )
 Context = Any  # grpc.aio.ServicerContext
 
+# A refusal goes as metadata, of which gRPC takes 8 KiB; it may repeat what was asked.
+LONGEST_REFUSAL = 4096
 SHARED = 16
 ROWS = 1 << 14
 
@@ -414,7 +416,8 @@ async def refusing(context: Context) -> AsyncIterator[None]:
     except IPAMError as exc:
         status = next(_STATUS[kind] for kind in type(exc).__mro__ if kind in _STATUS)
         named = ((REFUSAL_KEY, type(exc).__name__),)
-        await context.abort(status, str(exc), trailing_metadata=named)
+        text = legible(str(exc), LONGEST_REFUSAL)
+        await context.abort(status, text, trailing_metadata=named)
     except aio.AbortError:
         raise
     except Exception:  # the edge: a bug in one call must not tell its caller our insides

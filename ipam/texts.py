@@ -12,8 +12,8 @@ def fault_of(text: str) -> str:
     return ""
 
 
-def legible(text: str) -> str:
+def legible(text: str, longest: int = LONGEST) -> str:
     """Return what a person is told: *text* as a message may have it."""
     if not text.isprintable():
         text = ascii(text)[1:-1]
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2]} …"
+    return text if len(text) <= longest else f"{text[: longest - 2]} …"

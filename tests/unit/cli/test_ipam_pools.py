@@ -85,13 +85,15 @@ def test_what_would_break_an_invariant_is_refused_with_the_reason(
 def test_a_wrong_command_line_is_told_before_anybody_is_asked(run: Run) -> None:
     host_bits = run("ipam", "pools", "create", "p", "10.9.0.1/24", "--ipamd", "h:1")
     label = run("ipam", "pools", "create", "p", "10.9.0.0/24", "--label", "a", "--ipamd", "h:1")
+    twice = run("ipam", "pools", "set", "p", "--label", "a=b", "--label", "a=c", "--ipamd", "h:1")
     nothing = run("ipam", "pools", "set", "p", "--ipamd", "h:1")
     both = run("ipam", "pools", "set", "p", "--no-labels", "--label", "a=b", "--ipamd", "h:1")
     huge = run("ipam", "pools", "set", "p", "--order", "99999999999", "--ipamd", "h:1")
 
-    wrong = (host_bits, label, nothing, both, huge)
+    wrong = (host_bits, label, twice, nothing, both, huge)
     assert [done.exit_code for done in wrong] == [2] * len(wrong)
     assert "is not in the range" in huge.output
     assert "has host bits set" in host_bits.output
     assert "give KEY=VALUE" in label.output
+    assert "one label is given twice" in twice.output
     assert "say what to change" in nothing.output

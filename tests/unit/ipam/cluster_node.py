@@ -207,7 +207,7 @@ class Life:
                     node=node.name,
                     instance=f"{node.uid}-{node.lives}",
                     labels=dict,
-                    addresses=lambda: (ip_address("192.0.2.1"),),
+                    addresses=lambda: (ip_address(f"192.0.2.{node.name[1:]}"),),
                 ),
                 around=Surroundings(
                     enforce=lambda lost: self._enforce(node, lost),

@@ -46,7 +46,7 @@ def store(*without: str, raw: tuple[str, bytes] | None = None, **more: Record) -
                 records[KEYS.lease("b", record)] = write(record)
     records |= dict([raw] if raw else [])
     entries = (
-        Entry(key=key, value=value, create_revision=1, mod_revision=number, version=1)
+        Entry(key=key, value=value, create_revision=1, mod_revision=number, version=1, lease=1)
         for number, (key, value) in enumerate(sorted(records.items()), 1)
     )
     return whole(KEYS, Listing(tuple(entries), 100))
@@ -133,6 +133,25 @@ def test_what_the_pools_would_tell_is_not_told_while_they_cannot_be_read() -> No
     for what, argument in (("pools", ""), ("settings", ""), ("address", "10.0.0.2")):
         with pytest.raises(Forbidden, match="config cannot be read"):
             show(edited, what, argument)
+
+
+def test_block_of_another_store_of_its_node_is_an_orphan() -> None:
+    (found,) = check(store(b=replace(BLOCK, uid="x")), "")
+
+    assert (found.kind, found.subject) == (FindingKind.ORPHAN, "10.0.0.0/26")
+    assert "of store x of a, which has store u" in found.text
+
+
+def test_an_address_of_two_nodes_that_are_alive_is_told() -> None:
+    there = (ip_address("192.0.2.1"),)
+    alive = write(Alive(instance="i", boot_id="b", uid="v"))
+    nodes = {
+        "a": replace(NODE, addresses=there),
+        "b": replace(NODE, name="b", uid="v", addresses=there),
+    }
+
+    assert kinds(store(raw=(KEYS.alive("b"), alive), **nodes)) == [("duplicate", "192.0.2.1")]
+    assert kinds(store(**nodes)) == []
 
 
 def test_blocks_that_overlap_or_are_not_of_their_pool_are_found() -> None:

@@ -97,7 +97,7 @@ RECORDS: list[tuple[str, Record]] = [
 
 
 def entry(key: str, value: bytes) -> Entry:
-    return Entry(key=key, value=value, create_revision=1, mod_revision=1, version=1)
+    return Entry(key=key, value=value, create_revision=1, mod_revision=1, version=1, lease=1)
 
 
 SETTINGS = json.loads(write(CONFIG))["settings"]
@@ -147,6 +147,14 @@ def test_what_cannot_be_read_is_foreign_and_says_why(key: str, value: bytes, why
 
     assert isinstance(found, Foreign)
     assert why in found.why
+
+
+def test_a_sign_of_life_that_never_ends_is_none() -> None:
+    there = entry(KEYS.alive("a"), write(Alive(instance="i", boot_id="b", uid="u")))
+    found = KEYS.read(replace(there, lease=0))
+
+    assert isinstance(found, Foreign)
+    assert "goes with no lease" in found.why
 
 
 def test_foreign_block_still_says_which_addresses_it_is_about() -> None:

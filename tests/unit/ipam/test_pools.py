@@ -32,6 +32,7 @@ FOUR = Pool(name="four", cidr=ip_network("10.0.0.0/22"), block_length=26)
         (replace(FOUR, cidr=ip_network("::/0"), block_length=122), "unspecified and loopback"),
         (replace(FOUR, reservations=(ip_network("10.9.0.0/24"),)), "is not in 10.0.0.0/22"),
         (replace(FOUR, reservations=(ip_network("fd00::/64"),)), "is not in 10.0.0.0/22"),
+        (replace(FOUR, reservations=(FOUR.cidr,) * 257), "257 reservations; 256 are allowed"),
     ],
 )
 def test_pool_that_cannot_be_is_refused_with_the_reason(pool: Pool, message: str) -> None:

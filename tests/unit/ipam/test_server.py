@@ -211,6 +211,15 @@ def test_a_refusal_has_a_status_and_comes_back_as_itself(
     run(tmp_path, play)
 
 
+def test_a_refusal_that_repeats_much_is_cut_not_lost(tmp_path: Path) -> None:
+    async def play(site: Site) -> None:
+        site.decisions.instead = lambda: _refuse_by(refusals.Unknown("no node " + "n" * 100_000))
+        with pytest.raises(refusals.Unknown, match=r"no node n{1000}n* …"):
+            await site.ask(site.signer.node("a"), "Claim", render(pb.ClaimRequest, CLAIM))
+
+    run(tmp_path, play)
+
+
 def test_a_bug_is_logged_and_not_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def play(site: Site) -> None:
         site.decisions.instead = lambda: _refuse_by(RuntimeError("secret"))
