@@ -100,7 +100,10 @@ def test_names_are_known_by_every_dns_policy(cluster: Cluster, network: Network)
             assert answers(name, on_node) == [virtual]
             assert answers(name, "other")[:1] == [f"{OTHERS}."]
         assert server not in cluster.in_pod(nodes, "cat", "/etc/resolv.conf")
-        assert cluster.in_pod(nodes, "getent", "hosts", FIRST)
+        if (
+            kind == "A"
+        ):  # Docker's resolver has no other address, and pods without IPv4 no way to it
+            assert cluster.in_pod(nodes, "getent", "hosts", FIRST)
     finally:
         cluster.kubectl("delete", "pod", "--force", "--ignore-not-found", *NAMES)
         cluster.kubectl("delete", "service", "--ignore-not-found", first, on_node, "other")
