@@ -14,19 +14,21 @@ class Teller:
     def __init__(self, talk: Talk) -> None:
         self._talk = talk
         self._sequence: int | None = None
-        # Of which store and epoch the mirror is: another may have forgotten what it had.
-        self._mirrored_in: tuple[str, int] = ("", 0)
+        # Of which store and epoch the mirror is, and whether claims were frozen: another store
+        # may have forgotten what it had, and is not known as another before a recovery.
+        self._mirrored_in = ("", 0, False)
         self._whole_at = 0.0
         self._told: set[Attachment] = set()
 
     async def tell_once(self) -> None:
-        """Mirror what changed, or all there is: once in each store and epoch, and each hour.
+        """Mirror what changed, or all: once in each store and epoch, when frozen, and each hour.
 
         The latter mends what somebody, or a message from before a recovery, did to the mirror.
         Raises IPAMError.
         """
         own, around = self._talk.blocks.holdings, self._talk.around
-        if self._mirrored_in != (own.generation, own.epoch) or around.clock() >= self._whole_at:
+        now_in = (own.generation, own.epoch, bool(self._talk.condition.frozen))
+        if self._mirrored_in != now_in or around.clock() >= self._whole_at:
             self._sequence = None
         if whole := self._sequence is None:
             # A former run of this agent may have told more than we know of.
@@ -53,7 +55,7 @@ class Teller:
         if reached != sequence:
             self._sequence = None
         elif whole:
-            self._mirrored_in = (own.generation, own.epoch)
+            self._mirrored_in = now_in
             self._whole_at = around.clock() + WHOLE_S * (0.75 + 0.5 * around.random.random())
 
     def _lease(self, who: Attachment) -> MirroredLease | None:

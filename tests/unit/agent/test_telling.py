@@ -119,6 +119,22 @@ def test_a_new_epoch_is_told_all_again(site: Site) -> None:
     asyncio.run(scene())
 
 
+def test_a_store_that_lost_its_data_is_told_all_again_before_a_recovery(site: Site) -> None:
+    async def scene() -> None:
+        teller = await begun(site)
+        site.give(1)
+        await teller.tell_once()
+        site.kv.wipe(cluster_id=2)
+        await site.authority.replica.resync()
+        await Standing(site.talk).register()
+        await teller.tell_once()
+
+        assert site.talk.condition.frozen
+        assert await mirrored(site) == {"c1"}
+
+    asyncio.run(scene())
+
+
 def test_all_is_told_again_each_hour_whoever_changed_the_mirror(site: Site) -> None:
     async def scene() -> None:
         teller = await begun(site)
