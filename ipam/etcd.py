@@ -70,12 +70,18 @@ class EtcdKV:
         answer = await self._range(rpc.RangeRequest(key=_bytes(key)))
         return _entry(answer.kvs[0]) if answer.kvs else None
 
-    async def list(self, prefix: str, *, revision: int = 0) -> Listing:
+    async def list(self, prefix: str, *, revision: int = 0, after: int = 0) -> Listing:
         start, end = _bytes(prefix) or b"\0", _end(prefix)
         entries: list[Entry] = []
         while True:
             answer = await self._range(
-                rpc.RangeRequest(key=start, range_end=end, revision=revision, limit=PAGE)
+                rpc.RangeRequest(
+                    key=start,
+                    range_end=end,
+                    revision=revision,
+                    limit=PAGE,
+                    min_mod_revision=after + 1 if after else 0,
+                )
             )
             revision = revision or answer.header.revision
             entries += map(_entry, answer.kvs)

@@ -135,9 +135,10 @@ class KV(Protocol):
         """Linearizable."""
         ...
 
-    async def list(self, prefix: str, *, revision: int = 0) -> Listing:
+    async def list(self, prefix: str, *, revision: int = 0, after: int = 0) -> Listing:
         """All keys that start with *prefix*, in pages inside, of one revision (0: the newest).
 
+        *after*: only those that were put after that revision.
         Raises Compacted.
         """
         ...

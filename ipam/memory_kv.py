@@ -250,12 +250,13 @@ class MemoryKV:
         await self._arrive("get")
         return self.cluster.entries.get(key)
 
-    async def list(self, prefix: str, *, revision: int = 0) -> Listing:
+    async def list(self, prefix: str, *, revision: int = 0, after: int = 0) -> Listing:
         await self._arrive("list")
         now = self.cluster.revision
         entries = self.cluster.at(revision) if revision else self.cluster.entries
         found = sorted(key for key in entries if key.startswith(prefix))
-        return Listing(tuple(entries[key] for key in found), revision or now)
+        listed = (entries[key] for key in found if entries[key].mod_revision > after)
+        return Listing(tuple(listed), revision or now)
 
     async def commit(
         self, conditions: Sequence[Unchanged], changes: Sequence[Put | Delete]

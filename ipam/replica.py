@@ -8,7 +8,6 @@ new generation that names the old one.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from random import Random
 
@@ -37,8 +36,6 @@ TRIES = 8
 # Of a pool nearly full, replicas would else take from each other what each has just chosen.
 AT_ONCE = 8
 RELIST_S = 600.0
-# The last change may be of keys that are not watched: then nothing comes.
-CATCH_UP_S = 0.1
 SHORTEST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
 
@@ -79,8 +76,7 @@ class Replica:
         self._remembered = memory.load()
         self._kept = self._remembered
         self._keeping = asyncio.Lock()
-        # Set once the watch has brought something; another one each time.
-        self._moved = asyncio.Event()
+        self._hurried = 0  # up to which revision puts are known, before the watch brings them
         # Why what was seen could not be made durable when that was last tried, or "".
         self.forgetful = ""
         self._cluster_id = 0
@@ -262,21 +258,23 @@ class Replica:
                 await self._remember()
                 return outcome.revision
             self.tally.conflicts += 1
-            # What others took says that the view is old: of a pool nearly full, a choice from it
-            # would fail again and again.  A watch that outlived a restore never brings what the
-            # store lost: so what failed often is read.
-            if attempt == TRIES // 2 or not await self._caught_up(outcome.revision):
-                await self.refresh(concerned)
+            await self.refresh(concerned)
+            await self._hurry(outcome.revision)
             fresh = True
         raise Contended(f"others were quicker {TRIES} times; try again in a moment")
 
-    async def _caught_up(self, revision: int) -> bool:
-        """Wait for the watch to bring all up to *revision*; tell whether it did in time."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CATCH_UP_S):
-                while self.synced and self.view.revision < revision:
-                    await self._moved.wait()
-        return self.synced and self.view.revision >= revision
+    async def _hurry(self, revision: int) -> None:
+        """Take note of all that was put up to *revision*, which the watch may bring much later.
+
+        In a storm of claims it is some hundred changes behind; of a pool nearly full, a choice
+        from such a view would fail again and again.  Raises KVError.
+        """
+        known = max(self.view.revision, self._hurried)
+        if known < revision:
+            listing = await self.kv.list(self.keys.state, after=known)
+            for entry in listing.entries:
+                self.feed.note(self.view.apply(Event(entry.key, entry, entry.mod_revision)))
+            self._hurried = listing.revision
 
     async def _remember(self) -> None:
         """Nothing is answered that this replica could forget; raises NotReady."""
@@ -351,6 +349,7 @@ class Replica:
             self.synced = False  # what is known is of another store
         self._cluster_id = cluster_id
         listing = await self.kv.list(self.keys.state)
+        self._hurried = 0
         back = listing.revision < self.view.highest
         self.feed.note(self.view.replace(listing))
         first = self._began == 0
@@ -375,8 +374,6 @@ class Replica:
         for event in batch.events:
             self.feed.note(self.view.apply(event))
         self.view.caught_up(batch.revision)
-        self._moved.set()
-        self._moved = asyncio.Event()
         self._learn()
 
     async def follow(self) -> None:
@@ -385,9 +382,11 @@ class Replica:
         Only a watch that brought something, or lasted, ends the growth of pauses: a store that
         answers lists and compacts under each watch is not listed again and again.
         """
+        trouble = ""
         while True:
             try:
                 await self.resync()
+                trouble = ""
                 await self._watch()
                 self._pause = SHORTEST_PAUSE_S
                 continue
@@ -395,7 +394,9 @@ class Replica:
                 log.info("the watch has a gap, listing anew: %s", exc)
             except KVError as exc:
                 self.synced = False
-                log.warning("the store: %s", exc)
+                if str(exc) != trouble:  # of an outage of hours one line says all
+                    log.warning("the store: %s", exc)
+                trouble = str(exc)
             await asyncio.sleep(self._pause * (0.5 + self._random.random()))
             self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
 

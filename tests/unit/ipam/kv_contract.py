@@ -216,6 +216,25 @@ class KVContract:
 
         asyncio.run(run())
 
+    def test_list_of_what_was_put_since_has_nothing_else(self) -> None:
+        async def run() -> None:
+            async with self.opened() as kv:
+                names = [f"many/{number:04}" for number in range(1100)]
+                for first in range(0, len(names), 100):
+                    outcome = await kv.commit(
+                        [], [Put(key(name), b"") for name in names[first : first + 100]]
+                    )
+                    if first == 0:
+                        then = outcome.revision
+                await kv.commit([], [Put(key("many/0000"), b"again"), Delete(key("many/0001"))])
+                listing = await kv.list(key("many/"), after=then)
+
+            assert [entry.key for entry in listing.entries] == [
+                key(name) for name in ["many/0000", *names[100:]]
+            ]
+
+        asyncio.run(run())
+
     def test_list_of_an_older_revision_is_as_it_stood(self) -> None:
         async def run() -> None:
             async with self.opened() as kv:

@@ -10,7 +10,7 @@ from ipam.authority import Authority
 from ipam.calls import Update
 from ipam.errors import StoreUnavailable
 from ipam.keys import Freeze, write
-from ipam.kv import Batch, Compacted, Delete, Outcome, Put, Unchanged
+from ipam.kv import Batch, Compacted, Delete, Identity, KVUnavailable, Outcome, Put, Unchanged
 from ipam.memory import DaemonMemory, Remembered
 from ipam.memory_kv import Faults, MemoryKV
 from ipam.refusals import Contended, Frozen, NotReady, Unknown
@@ -207,7 +207,7 @@ def test_running_replica_sees_what_others_do_and_survives_a_compaction(cluster: 
     running(cluster, work)
 
 
-def test_conflict_shows_all_that_others_did_meanwhile(cluster: Site) -> None:
+def test_conflict_shows_all_that_others_put_though_the_watch_is_behind(cluster: Site) -> None:
     async def work(authority: Authority) -> None:
         replica = authority.replica
         await until(lambda: replica.synced)
@@ -218,12 +218,8 @@ def test_conflict_shows_all_that_others_did_meanwhile(cluster: Site) -> None:
         await cluster.replicas[1].register(node("b"))
         known: list[set[str]] = []
 
-        def release() -> None:
-            kv_of(cluster).faults = Faults()
-
         def decide(attempt: int) -> Change:
             known.append(set(replica.view.nodes))
-            asyncio.get_running_loop().call_later(0.02, release)
             key = KEYS.node("a")
             return Change([replica.view.unchanged(key)], [Put(key, b"")])
 
@@ -367,6 +363,33 @@ def test_store_that_compacts_under_every_watch_is_listed_with_growing_pauses(
     cluster.run(work())
 
     assert replica._pause == 4 * SHORTEST_PAUSE_S
+
+
+class Away(MemoryKV):
+    """Nothing of it is reached."""
+
+    asked = 0
+
+    async def identity(self) -> Identity:
+        self.asked += 1
+        raise KVUnavailable("no member answers")
+
+
+def test_an_outage_is_logged_once_however_long_it_lasts(
+    cluster: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = Away(cluster.store)
+    replica = cluster.replicas[0].replica
+    replica.kv = away
+
+    async def work() -> None:
+        follower = asyncio.create_task(replica.follow())
+        await until(lambda: away.asked == 3)
+        follower.cancel()
+
+    cluster.run(work())
+
+    assert caplog.text.count("no member answers") == 1
 
 
 def test_running_replica_notices_a_rollback_and_tells_the_others(cluster: Site) -> None:
