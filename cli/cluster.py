@@ -96,7 +96,10 @@ def find_cluster(ipamd: str | None, identity: Path) -> Cluster | None:
     try:
         return Cluster(endpoints([one.strip() for one in ipamd.split(",")]), identity)
     except ValueError as exc:
-        raise click.BadParameter(f"{exc}", param_hint="--ipamd") from exc
+        raise click.BadParameter(
+            f"{ipamd!r}: give HOST:PORT, several with commas between, none twice",
+            param_hint="--ipamd",
+        ) from exc
 
 
 def need_cluster(ipamd: str | None, identity: Path) -> Cluster:

@@ -111,12 +111,16 @@ class Authority(Administration):
             tasks.create_task(self._tick_for_ever())
 
     async def _tick_for_ever(self) -> None:
+        trouble = ""
         while True:
             await asyncio.sleep(TICK_S * (0.75 + 0.5 * self._random.random()))
             try:
                 await self.tick()
+                trouble = ""
             except (KVError, Refused, StoreUnavailable) as exc:
-                log.warning("housekeeping waits: %s", exc)
+                if str(exc) != trouble:
+                    log.warning("housekeeping waits: %s", exc)
+                trouble = str(exc)
 
     # What nodes ask.
 
