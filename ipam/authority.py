@@ -37,7 +37,7 @@ from ipam.memory import DaemonMemory
 from ipam.mirror import Mirrors
 from ipam.reclaiming import Reclaiming
 from ipam.recollection import Recollection
-from ipam.refusals import Invalid, NotReady, Refused
+from ipam.refusals import Invalid, NotReady, Refused, SecondBoot
 from ipam.replica import Change, Replica
 from net.address import IPNetwork
 
@@ -61,6 +61,7 @@ class Counts:
     conflicts: int
     transactions: int
     refused: int
+    second_boots: int
     streams: int
     nodes: int
     blocks: int
@@ -98,6 +99,8 @@ class Authority(Administration):
         self._reclaiming = Reclaiming(replica, clock)
         self._unheard = reclaim.Patience()
         self._oldest_unheard_s = 0.0
+        # By node, the last that was refused as one: store and boot.
+        self._second_boots: dict[str, tuple[str, str]] = {}
 
     @property
     def replica(self) -> Replica:
@@ -140,7 +143,18 @@ class Authority(Administration):
                 return await self._registered(asked, await self._plan(asked))
             except LeaseGone:
                 self._liveness.lease_gone()
+            except SecondBoot as exc:
+                self._report(asked, exc)
+                raise
         raise NotReady("liveness is being set up anew; try again")
+
+    def _report(self, asked: Register, refusal: SecondBoot) -> None:
+        """Log each second boot of a node once: it asks again and again."""
+        self._replica.tally.second_boots += 1
+        which = (asked.uid, asked.boot_id)
+        if self._second_boots.get(asked.node) != which:
+            log.warning("refused: %s", refusal)
+        self._second_boots[asked.node] = which
 
     async def _plan(self, asked: Register) -> registration.Plan:
         """Carry out what registering comes to, and return it."""
@@ -344,6 +358,7 @@ class Authority(Administration):
             conflicts=tally.conflicts,
             transactions=tally.transactions,
             refused=tally.refused,
+            second_boots=tally.second_boots,
             streams=replica.feed.streams,
             nodes=len(view.nodes),
             blocks=len(view.blocks),

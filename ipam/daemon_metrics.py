@@ -24,6 +24,7 @@ class Collector:
             ),
             ("transactions", "Transactions sent to etcd", counts.transactions),
             ("refused", "Calls refused", counts.refused),
+            ("second_boots", "Of these, of a node that is alive elsewhere", counts.second_boots),
         ):
             yield CounterMetricFamily(f"isthmus_ipamd_{name}", text, value=number)
         for name, text, value in (

@@ -58,6 +58,7 @@ class Tally:
     conflicts: int = 0
     claims: int = 0
     refused: int = 0
+    second_boots: int = 0
 
 
 class Replica:

@@ -134,6 +134,19 @@ def test_second_live_boot_of_a_node_is_refused_and_a_restart_is_not(cluster: Sit
     assert cluster.register(node("a", boot_id="other", epoch=1), at=1).epoch == 1
 
 
+def test_second_boot_is_told_in_the_log_once_and_counted_each_time(
+    cluster: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster.register(node("a"))
+
+    for _ in range(3):
+        with pytest.raises(SecondBoot):
+            cluster.register(node("a", uid="copy", boot_id="other"))
+
+    assert caplog.text.count("refused: node a is alive with store") == 1
+    assert cluster.replicas[0].counts().second_boots == 3
+
+
 def test_another_store_under_the_same_name_waits_for_the_fence(cluster: Site) -> None:
     cluster.register(node("a"))
     cluster.claim("a")
