@@ -20,12 +20,12 @@ from agent.standing import Standing
 from agent.supplies import Supplies
 from agent.talk import Pause, Talk, wait
 from agent.telling import Teller
-from ipam.blocks import usable
 from ipam.calls import Update
 from ipam.cluster import BlockState
 from ipam.errors import IPAMError
 from ipam.holdings import OwnState
 from ipam.refusals import Stale
+from ipam.source import usable
 
 TICK_S = 1.0
 TELL_S = 0.2

@@ -3,37 +3,26 @@
 A verb asks `wanted` what to give from; it is answered from memory, which the disk follows: a
 block is used once it is durable, and is not used from the moment that it is lost.  Whoever talks
 to ipamd brings `adopt` what came of it.
-
-Which addresses of a block are used: not its network address (in IPv6 the subnet-router anycast
-address), not IPv4's broadcast address, nothing reserved; on a bridge not the first one, which is
-the bridge's own.  In routed mode the gateway is of the link, so the first one is a pod's.
 """
 
-import logging
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from ipaddress import ip_address
-from itertools import groupby
-from types import MappingProxyType
 from typing import Protocol
 
 from ipam.calls import PoolRow, TableRow, Update
 from ipam.errors import NoFreeAddress, NotServed, PoolOfAnotherLink
-from ipam.holdings import Former, Holdings, OwnBlock, OwnState
+from ipam.formers import Formers
+from ipam.holdings import Holdings, OwnBlock, OwnState
 from ipam.leases import Attachment, Record, State, Wanted
-from ipam.ranges import Range, RangeSet
-from ipam.store import Change, Own, Snapshot, Stick, Tabulate
+from ipam.ranges import RangeSet
+from ipam.source import Source
+from ipam.store import Change, Own, Snapshot
+from ipam.table import Table
 from net.address import IPAddress, IPNetwork
 
-FORMERS = 4096
 DEMAND_S = 600.0
-_LINK_GATEWAY = {4: ip_address("169.254.1.1"), 6: ip_address("fe80::1")}
 _EVERY = ("",)
-
-log = logging.getLogger(__name__)
 
 
 class Leases(Protocol):
@@ -44,14 +33,6 @@ class Leases(Protocol):
     def unbar(self, network: IPNetwork) -> None: ...
     def retire(self, range_sets: Collection[RangeSet]) -> None: ...
     def records(self) -> Sequence[Record]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """What one kind of network is given from."""
-
-    range_sets: tuple[RangeSet, ...]
-    excluded: tuple[IPNetwork, ...]
 
 
 class Blocks:
@@ -80,20 +61,12 @@ class Blocks:
         self._lock = threading.Lock()
         self._stored = stored.holdings
         self._own = stored.holdings or Holdings(uid=new_uid())
-        self._sources: dict[tuple[tuple[str, ...], str], _Source] = {}
+        self._sources: dict[tuple[tuple[str, ...], str], Source] = {}
         # By pool: on which link its addresses are.  Never taken inside the allocator, as _lock is.
         self._links: dict[str, str] = {}
         self._linking = threading.Lock()
-        self._formers: OrderedDict[str, Former] = OrderedDict(
-            (one.pod, one) for one in sorted(stored.formers, key=lambda one: one.used)
-        )
-        self._used = max((one.used for one in stored.formers), default=0)
-        self._unsaved: set[str] = set()
-        self._news: list[Record] = []
-        self._table = {row.cidr: row for row in stored.rows}
-        self._stored_rows = dict(self._table)
-        self._missed: dict[IPNetwork, TableRow] = {}
-        self._pools = self._stored_pools = stored.pools
+        self._formers = Formers(stored.formers, pod_of)
+        self._table = Table(stored)
         self._followers: tuple[Callable[[], None], ...] = ()
         self._dirty: dict[Attachment, float] = {}
         # Why no block comes: by pool, "" for the default ones.
@@ -182,7 +155,7 @@ class Blocks:
         why = self._because(pools) or ": another block is being asked for"
         return NoFreeAddress(f"{error} (blocks of pool {', '.join(names)}){why}")
 
-    def _make_source(self, pools: tuple[str, ...], bridge: str, network: str) -> _Source:
+    def _make_source(self, pools: tuple[str, ...], bridge: str, network: str) -> Source:
         with self._linking:
             self._join_link(pools, bridge, network)
             return self._gather(pools, bridge)
@@ -212,7 +185,7 @@ class Blocks:
                 former, self._sources = self._sources, {}
             self._retire(former.values())
 
-    def _gather(self, pools: tuple[str, ...], bridge: str) -> _Source:
+    def _gather(self, pools: tuple[str, ...], bridge: str) -> Source:
         with self._lock:
             own = self._own
             blocks = [block for pool in pools for block in own.blocks if block.serves(pool)]
@@ -227,7 +200,7 @@ class Blocks:
                 if some and not any(block.state is OwnState.ACTIVE for block in some)
             ]
             if not missing and not idle:
-                source = _source(by_family, routed=not bridge)
+                source = Source.of(by_family, routed=not bridge)
                 self._sources[pools, bridge] = source
                 return source
         self.wake()
@@ -248,9 +221,7 @@ class Blocks:
 
     def _former(self, pod: str) -> tuple[IPAddress, ...]:
         with self._lock:
-            self._digest()
-            former = self._formers.get(pod)
-            return former.addresses if former else ()
+            return self._formers.of(pod, self._own.blocks)
 
     # As the allocator's companion.
 
@@ -258,18 +229,15 @@ class Blocks:
         with self._lock:
             self._dirty.setdefault(who, self._clock())
             if record is not None and record.state is State.HELD and record.addresses:
-                self._news.append(record)
+                self._formers.note(record)
         self.wake()
 
     def to_memory(self, found: Snapshot) -> Sequence[Change]:
         with self._lock:
             self._stored = None
-            self._stored_rows = {row.cidr: row for row in found.rows}
-            self._stored_pools = found.pools
-            self._unsaved = {*self._formers, *(one.pod for one in found.formers)}
-            changes: list[Change] = [Own(self._own)]
-            changes += self._unsaved_changes()
-            return changes
+            self._formers.rewrite(found.formers)
+            self._table.rewrite(found)
+            return (Own(self._own), *self._formers.unsaved(), *self._table.unsaved())
 
     # For whoever talks to ipamd.
 
@@ -324,16 +292,8 @@ class Blocks:
 
     def streamed(self, update: Update) -> None:
         """Take note of what the cluster's table, and its pools, became."""
-        rows = {row.cidr: row for row in update.rows}
         with self._lock:
-            kept = {} if update.whole else dict(self._table)
-            if update.whole:
-                self._missed |= self._table
-            for cidr in update.gone:
-                kept.pop(cidr, None)
-            self._table = kept | rows
-            if update.with_pools:
-                self._pools = update.pools
+            self._table.streamed(update)
         self._tell_followers()
 
     def follow(self, told: Callable[[], None]) -> None:
@@ -350,23 +310,23 @@ class Blocks:
 
         Each change makes another mapping, so one that was taken stays as it is.
         """
-        return MappingProxyType(self._table)
+        return self._table.rows
 
     @property
     def remembered(self) -> tuple[TableRow, ...]:
         """The table, and what it lost to whole ones since the store was last known to be right."""
         with self._lock:
-            return tuple({**self._missed, **self._table}.values())
+            return self._table.remembered
 
     def trust_table(self) -> None:
         """The store is the one that it was: what went from the table is gone."""
         with self._lock:
-            self._missed = {}
+            self._table.trust()
 
     @property
     def pools(self) -> tuple[PoolRow, ...]:
         """The cluster's pools, known as the table is."""
-        return self._pools
+        return self._table.pools
 
     def _tell_followers(self) -> None:
         for told in self._followers:
@@ -375,8 +335,8 @@ class Blocks:
     def save(self) -> Future[None] | None:
         """Write behind what may lag: former addresses, and the table; None: nothing to write."""
         with self._lock:
-            self._digest()
-            changes = self._unsaved_changes()
+            self._formers.digest(self._own.blocks)
+            changes: list[Change] = [*self._formers.unsaved(), *self._table.unsaved()]
         return self._leases.keep(changes) if changes else None
 
     def take_dirty(self, limit: int) -> dict[Attachment, float]:
@@ -432,7 +392,7 @@ class Blocks:
 
     def _strangers(self) -> Iterator[str]:
         """Say what another plugin gave of a pool, and could be another node's by now."""
-        pools = [pool.cidr for pool in self._pools]
+        pools = [pool.cidr for pool in self.pools]
         for record in self._leases.records() if pools else ():
             for ip in (one.ip for one in record.addresses if self.is_former(record)):
                 if any(ip in one for one in pools) and not any(
@@ -456,65 +416,9 @@ class Blocks:
                 self._leases.unbar(block.cidr)
         self._tell_followers()
 
-    def _retire(self, sources: Iterable[_Source]) -> None:
+    def _retire(self, sources: Iterable[Source]) -> None:
         self._leases.retire({ranges for one in sources for ranges in one.range_sets})
-
-    def _digest(self) -> None:
-        """Remember the addresses of pods that came since the last time."""
-        news, self._news = self._news, []
-        for record in news:
-            pod = self._pod_of(record)
-            held = tuple(address.ip for address in record.addresses)
-            if not pod or not any(ip in b.cidr for ip in held for b in self._own.blocks):
-                continue
-            self._used += 1
-            self._formers.pop(pod, None)
-            self._formers[pod] = Former(pod, held, self._used)
-            self._unsaved.add(pod)
-        while len(self._formers) > FORMERS:
-            pod, _ = self._formers.popitem(last=False)
-            self._unsaved.add(pod)
-
-    def _unsaved_changes(self) -> list[Change]:
-        changes: list[Change] = []
-        if self._unsaved:
-            kept = tuple(self._formers[p] for p in self._unsaved if p in self._formers)
-            changes.append(Stick(kept, tuple(p for p in self._unsaved if p not in self._formers)))
-            self._unsaved = set()
-        if self._table != self._stored_rows or self._pools != self._stored_pools:
-            gone = tuple(cidr for cidr in self._stored_rows if cidr not in self._table)
-            rows = tuple(r for c, r in self._table.items() if self._stored_rows.get(c) != r)
-            pools = None if self._pools == self._stored_pools else self._pools
-            changes.append(Tabulate(rows, gone, pools))
-            self._stored_rows, self._stored_pools = dict(self._table), self._pools
-        return changes
-
-
-def usable(block: OwnBlock) -> int:
-    """How many addresses of *block* pods can have, at least."""
-    ranges = RangeSet((Range.of(block.cidr),))
-    return sum(end - start + 1 for start, end in ranges.spans(block.reserved))
 
 
 def _mode(bridge: str) -> str:
     return f"bridge {bridge}" if bridge else "routed"
-
-
-def _source(by_family: Mapping[int, Iterable[OwnBlock]], *, routed: bool) -> _Source:
-    active = [
-        block for blocks in by_family.values() for block in blocks if block.state is OwnState.ACTIVE
-    ]
-    # Two of the pools may serve the same block.
-    active = list({block.cidr: block for block in active}.values())
-    return _Source(
-        tuple(
-            RangeSet(tuple(_range(block, routed) for block in blocks))
-            for _, blocks in groupby(active, key=lambda block: block.cidr.version)
-        ),
-        tuple(network for block in active for network in block.reserved),
-    )
-
-
-def _range(block: OwnBlock, routed: bool) -> Range:
-    gateway = _LINK_GATEWAY[block.cidr.version] if routed else None
-    return Range.of(block.cidr, gateway=gateway)

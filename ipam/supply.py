@@ -6,8 +6,8 @@ beyond four fifths in use, and one is given back where half of what is left woul
 
 from collections.abc import Mapping
 
-from ipam.blocks import usable
 from ipam.holdings import OwnBlock
+from ipam.source import usable
 
 _FULL = 4 / 5
 _ROOMY = 1 / 2
