@@ -388,3 +388,6 @@ def _validate(asked: Register) -> None:
     ):
         if len(given) > most:
             raise Invalid(f"{len(given)} {what} listed; {most} at most")
+    for address in asked.addresses:
+        if address.is_unspecified or address.is_multicast:
+            raise Invalid(f"{address} is no node's: others reach a node by its addresses")

@@ -34,6 +34,8 @@ def cluster(tmp_path: Path) -> Iterator[Site]:
         ({"epoch": -1}, "epoch -1"),
         ({"counter": -1}, "counter -1"),
         ({"addresses": (ip_address("192.0.2.1"),) * 17}, "17 addresses listed; 16 at most"),
+        ({"addresses": (ip_address("::"),)}, ":: is no node's"),
+        ({"addresses": (ip_address("224.0.0.1"),)}, "224.0.0.1 is no node's"),
         ({"labels": {f"k{n}": "v" for n in range(257)}}, "257 labels listed; 256 at most"),
     ],
 )
