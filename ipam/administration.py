@@ -260,7 +260,8 @@ class Administration:
         view = self._replica.view
         block, node = view.blocks.get(asked.cidr), view.nodes.get(asked.node)
         if block and (block.node != asked.node or (asked.undo and not block.is_pinned)):
-            raise Forbidden(f"block {asked.cidr} is {block.node}'s ({block.state})")
+            how = "pinned" if block.is_pinned else block.state
+            raise Forbidden(f"block {asked.cidr} is {block.node}'s ({how})")
         if asked.undo or (block and not block.is_pinned):
             return block
         if view.config is None:
@@ -292,6 +293,11 @@ class Administration:
                 raise Stale(
                     f"block {cidr} is at revision {entry.mod_revision}, not {mod_revision}: "
                     "look again"
+                )
+            if block.is_pinned:
+                raise Forbidden(
+                    f"block {cidr} waits for {block.node}: isthmus ipam pin {block.node} {cidr} "
+                    "--undo"
                 )
             node = view.nodes.get(block.node)
             if block.state is not BlockState.QUARANTINED and not is_fenced(block, node):

@@ -272,6 +272,17 @@ def test_pinned_block_is_its_nodes_alone_and_nobody_elses(cluster: Site) -> None
     assert taken.isdisjoint(pinned)
 
 
+def test_pinned_block_is_let_go_by_the_command_that_is_named(cluster: Site) -> None:
+    cidr = ip_network("10.0.0.64/26")
+    cluster.do(lambda a: a.pin(Pin(node="b", cidr=cidr)))
+    row = cluster.do(lambda a: a.show("blocks"))[0]  # type: ignore[index]
+
+    with pytest.raises(Forbidden, match=r"isthmus ipam pin b 10\.0\.0\.64/26 --undo"):
+        cluster.do(lambda a: a.release_block(cidr, mod_revision=row["mod_revision"]))
+    with pytest.raises(Forbidden, match=r"is b's \(pinned\)"):
+        cluster.do(lambda a: a.pin(Pin(node="c", cidr=cidr)))
+
+
 def test_pin_of_a_node_that_is_there_is_told_when_it_registers_again(cluster: Site) -> None:
     cidr = ip_network("10.0.0.64/26")
     cluster.register(node("a"))
