@@ -127,7 +127,7 @@ class Announcing:
         membership.settle(self._others() - absent)
         bids = NOTHING if self._seams.unfit() else self._bids.now()
         before = membership.said(now)
-        membership.bid(State(bids, self._answers.macs))
+        membership.bid(State(bids, self._answers.macs), now)
         self._won = membership.mine(now)
         mine = self._won - self._contest.lost(now)
         self._elected_at = now
@@ -158,7 +158,7 @@ class Announcing:
         """Say that we bid for nothing any more: others need not wait until we are silent."""
         now = self._clock()
         self._mine = NOTHING
-        self._membership.bid(State())
+        self._membership.bid(State(), now)
         for _ in range(_LAST_WORDS):
             self._beat(now)
         self._heartbeats.close()

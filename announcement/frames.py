@@ -84,6 +84,7 @@ def _plain(heartbeat: Heartbeat) -> dict[str, Any]:
         "hears": sorted(heartbeat.hears),
         "knows": sorted(heartbeat.knows),
         "misses": sorted(heartbeat.misses),
+        "settled": heartbeat.is_settled,
         "relayed": [
             {"node": one.node, "age_s": round(one.age_s, 3), "state": _plain_state(one.state)}
             for one in heartbeat.relayed
@@ -105,6 +106,7 @@ def _heartbeat(said: Mapping[str, Any]) -> Heartbeat:
             Relayed(str(one["node"]), _seconds(one["age_s"]), _state(one["state"]))
             for one in said["relayed"]
         ),
+        is_settled=bool(said.get("settled", True)),  # who does not say so never waited
     )
 
 

@@ -10,7 +10,9 @@ Of two nodes in all that do not hear each other none knows better: both bid, and
 other's announcements on the link gives way (`announcement.contest`).
 
 Nobody announces before those that he hears know of him, nor within LOST_S of his beginning, nor
-of a time at which he was not looking (he was stopped, and others took over).
+of a time at which he was not looking (he was stopped, and others took over), nor what he did not
+bid for SAID_S ago.  Who begins, was lost to the others or no part of a majority bids for nothing
+first, and for SETTLED_S leaves to those that are settled what they bid for.
 """
 
 from collections.abc import Iterable
@@ -27,13 +29,22 @@ MISSED_S = 0.8
 LOST_S = 2.0
 """Six heartbeats: one that is lost, or late on a busy machine, moves nothing."""
 
+SAID_S = 2 * BEAT_S
+"""By then the others know of a bid, and who else began to bid at the same time is known."""
+
+SETTLED_S = 30.0
+"""Who comes and goes again and again breaks connections when it goes first, and then none."""
+
 STOPPED_S = LOST_S - 2 * BEAT_S
 """Whoever did not look for so long may have been lost to others, who took over."""
 
 
 @dataclass(slots=True)
 class _Known:
-    """The state of another, and when it was said; *heard_at* what it said itself last."""
+    """The state of another, and when it was said; *heard_at* what it said itself last.
+
+    *is_settled*: what it bids for is left to it by those that are not.
+    """
 
     state: State
     said_at: float
@@ -41,6 +52,7 @@ class _Known:
     hears: frozenset[str] = frozenset()
     knows: frozenset[str] = frozenset()
     misses: frozenset[str] = frozenset()
+    is_settled: bool = True
 
 
 class Membership:
@@ -52,7 +64,9 @@ class Membership:
         self._known: dict[str, _Known] = {}
         self._whose: dict[str, str] = {}
         self._state = State()
+        self._since: dict[IPAddress, float] = {}
         self._begun = self._looked_at = now
+        self._settled_at = now + SETTLED_S
 
     # What comes from outside.
 
@@ -62,14 +76,35 @@ class Membership:
         for name in self._known.keys() - self._others:
             del self._known[name]
 
-    def bid(self, state: State) -> None:
+    def bid(self, state: State, now: float) -> None:
         """Say what we could do; it is told, and counts, only while enough hear us."""
-        self._state = state
+        bids = self._chosen(state.bids, now)
+        self._since = {address: self._since.get(address, now) for address in bids}
+        self._state = State(bids, state.macs)
+
+    def _chosen(self, could: frozenset[IPAddress], now: float) -> frozenset[IPAddress]:
+        """What we bid for, of all that we could: what others have is left to them at first."""
+        if not self._others:
+            return could
+        if now - self._begun < LOST_S:
+            return could & self._state.bids
+        if now >= self._settled_at:
+            return could
+        if not self.is_many(now):
+            return NOTHING
+        others = [self._known[name] for name in self.knows(now)]
+        taken = NOTHING.union(*(one.state.bids for one in others if one.is_settled))
+        return could & (self._state.bids | could - taken)
 
     def look(self, now: float) -> None:
         """To be called all the time: who was not looking does not know what happened."""
-        if now - self._looked_at > STOPPED_S:
+        away_s = now - self._looked_at
+        if away_s > STOPPED_S:
             self._begun = now
+        if away_s > LOST_S:
+            self._state = State(NOTHING, self._state.macs)
+        if away_s > LOST_S or not self.is_many(now):
+            self._settled_at = now + SETTLED_S
         self._looked_at = now
 
     def hear(self, sender: str, said: Heartbeat, now: float) -> bool:
@@ -81,7 +116,9 @@ class Membership:
             return False
         self._whose |= dict.fromkeys(said.state.macs, sender)
         before = self._known.get(sender)
-        self._known[sender] = _Known(said.state, now, now, said.hears, said.knows, said.misses)
+        self._known[sender] = _Known(
+            said.state, now, now, said.hears, said.knows, said.misses, said.is_settled
+        )
         is_news = before is None or (
             (before.state, self.name in before.hears, self.name in before.knows)
             != (said.state, self.name in said.hears, self.name in said.knows)
@@ -147,6 +184,7 @@ class Membership:
             hears=hears,
             knows=self.knows(now),
             misses=self.misses(now),
+            is_settled=now >= self._settled_at,
             relayed=tuple(
                 Relayed(name, now - self._known[name].heard_at, self._known[name].state)
                 for name in sorted(hears & asked - {to})
@@ -167,13 +205,15 @@ class Membership:
         """Return the addresses that we answer for, as heartbeats have it."""
         if now - self._begun < LOST_S and self._others:
             return NOTHING
+        patience_s = SAID_S if self._others else 0.0
         rivals = [(name, self._known[name].state.bids) for name in self.knows(now)]
         hears = self.hears(now)
         deaf = {name for name in hears if self.name not in self._known[name].knows}
         return frozenset(
             address
             for address in self.said(now).bids
-            if not any(
+            if now - self._since[address] >= patience_s
+            and not any(
                 name in deaf or rank(address, name) > rank(address, self.name)
                 for name, bids in rivals
                 if address in bids

@@ -33,6 +33,7 @@ class Heartbeat:
 
     *hears*: whose heartbeats came to it; *knows*: whose state it decides by, those among them.
     *misses*: of whom it would like to hear by others; *relayed*: such states, for the other.
+    *is_settled*: it has been there for a while, and who has not leaves it what it bids for.
     """
 
     state: State
@@ -40,3 +41,4 @@ class Heartbeat:
     knows: frozenset[str] = frozenset()
     misses: frozenset[str] = frozenset()
     relayed: tuple[Relayed, ...] = ()
+    is_settled: bool = True

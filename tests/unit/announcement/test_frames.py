@@ -17,6 +17,7 @@ SAID = Heartbeat(
     knows=frozenset({"a", "b", "c"}),
     misses=frozenset({"d"}),
     relayed=(Relayed("c", 0.25, State()),),
+    is_settled=False,
 )
 
 

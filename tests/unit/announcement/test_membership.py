@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from announcement.membership import BEAT_S, LOST_S, Membership
+from announcement.membership import BEAT_S, LOST_S, SAID_S, SETTLED_S, Membership
 from announcement.model import Heartbeat, Relayed, State
 from net.address import IPAddress
 
@@ -63,7 +63,7 @@ class Network:
             if name in self.dead or name in self.stopped:
                 continue
             node.look(self.now)
-            node.bid(State(self.bids.get(name, ADDRESSES)))
+            node.bid(State(self.bids.get(name, ADDRESSES)), self.now)
             self.mine[name] = node.mine(self.now)
             self._beats[name] += 1
             if self._beats[name] % round(BEAT_S / TICK_S) == 0:
@@ -190,16 +190,89 @@ def test_who_was_stopped_answers_for_nothing_until_it_has_heard_the_others() -> 
 def test_who_has_just_begun_or_was_not_looking_waits_before_it_concludes_that_it_is_alone() -> None:
     node = Membership("a", 0.0)
     node.settle({"a", "b"})
-    node.bid(State(ADDRESSES))
-    owned = {}
-    for tenth in range(100):
-        node.look(tenth / 10)
-        owned[tenth] = bool(node.mine(tenth / 10))
-    node.look(60.0)
 
-    assert not any(owned[tenth] for tenth in range(round(LOST_S * 10)))
-    assert owned[round(LOST_S * 10)]
-    assert not node.mine(60.0)
+    def owns(now: float) -> bool:
+        node.look(now)
+        node.bid(State(ADDRESSES), now)
+        return bool(node.mine(now))
+
+    owned = {tenth: owns(tenth / 10) for tenth in range(100)}
+
+    begins = round((LOST_S + SAID_S) * 10)
+    assert not any(owned[tenth] for tenth in range(begins))
+    assert owned[begins + 1]
+    assert not owns(60.0)
+
+
+def settled(*names: str) -> Network:
+    """Nodes that have been there for a while."""
+    network = Network(names)
+    network.run(SETTLED_S + 2 * PROMISE_S)
+    return network
+
+
+def test_who_comes_back_leaves_to_others_what_they_took_over_until_it_is_settled() -> None:
+    network = settled("a", "b", "c")
+    had = network.mine["a"]
+    network.dead.add("a")
+    network.run(PROMISE_S)
+    network.start("a")
+    for _ in range(round(SETTLED_S / TICK_S)):
+        network.tick()
+        assert (count(network), network.mine["a"]) == ({1}, frozenset())
+
+    for _ in range(round(2 * PROMISE_S / TICK_S)):
+        network.tick()
+        assert max(count(network)) <= 1  # what it bids for the others leave, and then it has it
+    assert (count(network), network.mine["a"]) == ({1}, had)
+
+
+def test_who_comes_and_goes_again_and_again_takes_nothing_from_anybody() -> None:
+    network = settled("a", "b")
+    for _ in range(6):
+        network.dead.add("a")
+        network.run(PROMISE_S)
+        network.start("a")
+        network.run(SETTLED_S / 2)
+        assert network.mine["b"] == ADDRESSES
+
+
+def test_what_nobody_settled_has_a_newcomer_takes_within_the_promise() -> None:
+    network = settled("a", "b", "c")
+    network.dead.add("a")
+    network.run(PROMISE_S)
+    network.start("a")
+    network.run(SETTLED_S / 2)
+    network.dead.add("b")
+    network.bids["c"] = frozenset()
+    network.run(PROMISE_S)
+
+    assert network.mine["a"] == ADDRESSES
+
+
+def test_who_was_cut_off_from_the_majority_is_a_newcomer_again() -> None:
+    network = settled("a", "b", "c")
+    network.split("a", "bc")
+    network.run(PROMISE_S)
+    network.cut.clear()
+    network.run(SETTLED_S / 2)
+
+    assert (count(network), network.mine["a"]) == ({1}, frozenset())
+
+
+def test_who_was_not_looking_for_too_short_to_be_lost_keeps_what_it_has() -> None:
+    network = settled("a", "b")
+    had = network.mine["a"]
+    network.stopped.add("a")
+    network.run(LOST_S - 2 * BEAT_S + TICK_S)
+    network.stopped.clear()
+    network.tick()
+    assert not network.mine["a"]  # it cannot know
+    for _ in range(round(PROMISE_S / TICK_S)):
+        network.tick()
+        assert network.mine["b"] == ADDRESSES - had
+
+    assert network.mine["a"] == had
 
 
 def test_only_bidders_win() -> None:
@@ -295,7 +368,7 @@ def test_after_any_troubles_no_address_has_two_owners_and_one_where_anybody_hear
     size: int, delay: int, course: list[tuple[str, int, int, float]], data: st.DataObject
 ) -> None:
     network = Network(tuple("abcde"[:size]), delay=delay)
-    network.run(3)
+    network.run(data.draw(st.sampled_from([PROMISE_S, SETTLED_S - 5, SETTLED_S + 5])))
     for what, one, other, seconds in course:
         names = network.names
         make_trouble(network, what, names[one % size], names[other % size])
