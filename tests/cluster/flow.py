@@ -133,6 +133,10 @@ def _witness(cluster: Cluster, name: str, *argv: str) -> str:
 
 
 def _end(cluster: Cluster, flow: Flow) -> None:
+    # While sockets are there to hear from the receiver what came twice (RFC 2883); it tells later.
+    sent_by = _counters(cluster, CLIENT)
+    flow.sent_again = sent_by["TcpRetransSegs"] - sent_by["TcpExtTCPSynRetrans"]
+    flow.needless = _counters(cluster, CLIENT)["TcpExtTCPDSACKRecvSegs"]
     # The client first: what it has sent arrives, and the server counts it.
     # By its node: a program in the container is killed with it, and has failed.
     client = cluster.get("pod", CLIENT)
@@ -145,10 +149,8 @@ def _end(cluster: Cluster, flow: Flow) -> None:
         (one,) = containers(cluster, node, *is_it)
         kill(cluster, node, one, "SIGINT")
     until(lambda: _ended(cluster), what="the servers have ended")
-    received_by, sent_by = _counters(cluster, SERVER), _counters(cluster, CLIENT)
+    received_by = _counters(cluster, SERVER)
     flow.unread = sum(received_by[f"{kind}RcvbufErrors"] for kind in ("Udp", "Udp6"))
-    flow.sent_again = sent_by["TcpRetransSegs"] - sent_by["TcpExtTCPSynRetrans"]
-    flow.needless = sent_by["TcpExtTCPDSACKRecvSegs"]  # RFC 2883: the receiver tells of them
     received = _report(cluster, SERVER, "udp")
     flow.packets, flow.lost = (received["end"]["sum"][key] for key in ("packets", "lost_packets"))
     flow.lost = max(0, flow.lost - flow.unread)
