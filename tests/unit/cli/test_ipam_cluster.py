@@ -153,7 +153,7 @@ def test_without_an_ipamd_it_is_said_how_to_name_one(run: Run, tmp_path: Path) -
 
     assert (unnamed.exit_code, malformed.exit_code, no_files.exit_code) == (1, 2, 1)
     assert "--ipamd HOST:PORT" in unnamed.output
-    assert "'somewhere' is none" in malformed.output
+    assert "'somewhere': give HOST:PORT" in malformed.output
     assert "10.0.0.1:9476" in malformed.output
     assert "admin.pem: No such file" in no_files.output
 
