@@ -97,7 +97,7 @@ def find_cluster(ipamd: str | None, identity: Path) -> Cluster | None:
         return Cluster(endpoints([one.strip() for one in ipamd.split(",")]), identity)
     except ValueError as exc:
         raise click.BadParameter(
-            f"{ipamd!r}: give HOST:PORT, several with commas between, none twice",
+            f"{ipamd!r}: give HOST:PORT, as 10.0.0.1:9476; several with commas between, none twice",
             param_hint="--ipamd",
         ) from exc
 

@@ -174,7 +174,7 @@ def test_a_block_is_pinned_to_a_node_and_let_go(run: Run, cluster: Served) -> No
     undone = run("ipam", "pin", "b", "10.9.0.64/26", "--undo", *cluster.options)
 
     assert "10.9.0.128/26: pinned to b" in pinned.output
-    assert (refused.exit_code, refused.output.count("is b's (active)")) == (1, 1)
+    assert (refused.exit_code, refused.output.count("is b's (pinned)")) == (1, 1)
     assert shown.output.count("pinned") == 2
     assert undone.output == "10.9.0.64/26: not pinned\n"
 
