@@ -263,7 +263,10 @@ class Skeleton:
 
     @property
     def stand_in(self) -> "Skeleton":
-        """The same under another name, and asked one priority before this."""
+        """The same under another name, and asked one priority before this.
+
+        Of tables whose priorities are numbers, of nat above -199.
+        """
         chains = (replace(each, hook=_EARLIER.sub(_one_less, each.hook)) for each in self.chains)
         return replace(self, name=f"{self.name}-meanwhile", chains=tuple(chains))
 

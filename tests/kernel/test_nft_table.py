@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import IPv6Address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 
 import pytest
 
@@ -149,3 +149,18 @@ def test_networks_in_a_set_of_one_field_are_read_back_neighbours_and_ends_too(
         assert table.observe() == members - {gone}
         table.replace(members)
         assert table.observe() == members
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_exchanging_leaves_nothing_of_before_nor_of_the_table_meanwhile(
+    namespace: Namespace, version: int
+) -> None:
+    base = ip_address("10.0.0.0" if version == 4 else "fd00::")
+    before, after = (element(MAPS[version].cluster_ips, [base + number]) for number in (1, 2))
+    with Elements() as elements:
+        table = NftTable(skeleton(version), NftRunner(), elements)
+        table.replace([before])
+        table.exchange([after])
+
+        assert table.observe() == {after}
+    assert namespace.run("nft", "list", "tables").count("isthmus-services") == 1

@@ -1,6 +1,5 @@
 """What a table of nft promises, whether it is the kernel's or the fake."""
 
-from collections.abc import Collection
 from ipaddress import ip_address, ip_network
 from typing import Protocol as Seam
 
@@ -26,11 +25,9 @@ def subnets(one: str, other: str) -> Element:
 
 
 class Table(publisher.Table, Seam):
-    """What writes elements, and what more a table can."""
+    """What writes elements, and the one thing more that a table can."""
 
     def remove(self) -> None: ...
-    def exchange(self, elements: Collection[Element]) -> None: ...
-    def end_exchange(self) -> None: ...
 
 
 class TableContract:
@@ -58,12 +55,6 @@ class TableContract:
     def test_replacing_leaves_nothing_of_before(self, table: Table) -> None:
         table.replace([A])
         table.replace([B])
-
-        assert table.observe() == {B}
-
-    def test_exchanging_leaves_nothing_of_before(self, table: Table) -> None:
-        table.replace([A])
-        table.exchange([B])
 
         assert table.observe() == {B}
 
