@@ -116,10 +116,7 @@ class NftTable:
 
         Raises NftUnavailable, NftError, NetlinkError.
         """
-        other = self._skeleton.stand_in
-        if self._is_there(other):
-            self._load(other.closing())
-            self._load(other.removal())
+        self._take_away(self._skeleton.stand_in)
 
     def apply(self, *, delete: Collection[Element] = (), add: Collection[Element] = ()) -> None:
         """Change elements in one transaction; NetlinkError `absent` when the table is not there."""
@@ -131,8 +128,7 @@ class NftTable:
 
         Raises NetlinkError, NftUnavailable, NftError.
         """
-        if self._is_there(self._skeleton):
-            self._load(self._skeleton.removal())
+        self._take_away(self._skeleton)
         self.end_exchange()
 
     def probe(self) -> None:
@@ -141,6 +137,13 @@ class NftTable:
         Raises NftUnavailable, NftError.
         """
         self._load(self._skeleton.script(), check=True)
+
+    def _take_away(self, table: Skeleton) -> None:
+        """The rules first: by them a packet on its way would find the sets empty, and be refused
+        where another table would have translated it."""
+        if self._is_there(table):
+            self._load(table.closing())
+            self._load(table.removal())
 
     def _is_there(self, table: Skeleton) -> bool:
         """Of whatever layout, as long as it has rules."""

@@ -134,11 +134,14 @@ def test_changes_go_by_elements_alone() -> None:
 
 
 @pytest.mark.parametrize("kernel", [Kernel(layout="layout-old"), Kernel(layout=NAT.layout)])
-def test_a_table_of_any_layout_is_removed(kernel: Kernel) -> None:
+def test_a_table_of_any_layout_is_removed_its_rules_first(kernel: Kernel) -> None:
     runner = Scripts()
     NftTable(NAT, runner, kernel).remove()
 
-    assert runner.loaded[0] == "add table inet isthmus-cni\ndelete table inet isthmus-cni\n"
+    assert runner.loaded[:2] == [
+        "flush table inet isthmus-cni\n",
+        "add table inet isthmus-cni\ndelete table inet isthmus-cni\n",
+    ]
 
 
 def test_removing_what_is_not_there_needs_no_nft() -> None:
