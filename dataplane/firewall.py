@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from dataplane.iptables_legacy import PROGRAMS, loaded
 from dataplane.programs import ProgramMissing, run
 
 _OWNERS = {"Docker": "DOCKER", "ufw": "ufw", "firewalld": "firewalld", "Calico": "cali-"}
@@ -135,14 +135,11 @@ def _accepted(expressions: Sequence[dict[str, Any]]) -> Iterable[str]:
 def legacy_chains() -> tuple[ForwardChain, ...]:
     """The forward chains of iptables-legacy, where it is in use."""
     found = []
-    for family, tables, program in (
-        ("ip", "/proc/thread-self/net/ip_tables_names", "iptables-legacy"),
-        ("ip6", "/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy"),
-    ):
+    for family, program in PROGRAMS.items():
         # Asking would load the table, so only one that is loaded is asked for.
-        with suppress(OSError, ProgramMissing):
-            if "filter" in Path(tables).read_text().split():
-                found.append(parse_legacy(family, run([program, "-S"]).stdout))
+        if "filter" in loaded(family):
+            with suppress(OSError, ProgramMissing):
+                found.append(parse_legacy(family.name.lower(), run([program, "-S"]).stdout))
     return tuple(found)
 
 

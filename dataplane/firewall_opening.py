@@ -12,6 +12,8 @@ from typing import Any
 
 from dataplane.errors import NftError
 from dataplane.firewall import ForwardChain, legacy_chains, parse_ruleset
+from dataplane.iptables_legacy import PROGRAMS
+from dataplane.nft.objects import Family
 from dataplane.nft.runner import NftRunner
 from dataplane.programs import ProgramMissing, run
 
@@ -20,7 +22,6 @@ FIREWALLD = "firewalld"
 """Its table is its own: it takes ranges of addresses into a zone, and flushes what others add."""
 
 _OUR_TABLES = "isthmus"
-_LEGACY_PROGRAMS = {"ip": "iptables-legacy", "ip6": "ip6tables-legacy"}
 
 
 def open_for(prefix: str) -> list[str]:
@@ -109,7 +110,7 @@ def _listed(*what: str) -> list[dict[str, Any]]:
 
 def _legacy(family: str, verb: str, side: str, prefix: str, *, tolerate: bool = False) -> bool:
     """Whether it was done."""
-    program = _LEGACY_PROGRAMS[family]
+    program = PROGRAMS[Family[family.upper()]]
     rule = [side, f"{prefix}+", "-m", "comment", "--comment", MARK, "-j", "ACCEPT"]
     done = run([program, "-w", verb, "FORWARD", *rule])
     if done.status and not tolerate:

@@ -14,6 +14,7 @@ from pathlib import Path
 from dataplane.errors import NetlinkError
 from dataplane.nft.objects import Family
 
+PROGRAMS = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}
 _FAMILIES = {
     Family.IP: (socket.AF_INET, socket.IPPROTO_IP, "ip_tables_names"),
     Family.IP6: (socket.AF_INET6, socket.IPPROTO_IPV6, "ip6_tables_names"),
@@ -27,12 +28,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def has_chain(family: Family, table: str, chain: str) -> bool:
     """Is there a chain of this name?  Of the calling thread's namespace.  Raises NetlinkError."""
-    kind, level, names = _FAMILIES[family]
+    kind, level, _ = _FAMILIES[family]
+    wanted = chain.encode() + b"\0"
+    return table in loaded(family) and wanted in _entries(kind, level, table.encode())
+
+
+def loaded(family: Family) -> list[str]:
+    """The tables that are there, in the calling thread's namespace."""
     try:
-        listed = Path("/proc/thread-self/net", names).read_text().split()
+        return Path("/proc/thread-self/net", _FAMILIES[family][2]).read_text().split()
     except OSError:
-        return False  # a kernel without iptables-legacy, or without this family
-    return table in listed and chain.encode() + b"\0" in _entries(kind, level, table.encode())
+        return []  # a kernel without iptables-legacy, or without this family
 
 
 def _entries(family: int, level: int, table: bytes) -> bytes:

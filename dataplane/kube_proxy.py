@@ -24,7 +24,6 @@ _OWN_TABLE = "kube-proxy"
 NFTABLES, IPTABLES, LEGACY, IPVS = "nftables", "iptables", "iptables-legacy", "ipvs"
 _IPTABLES_SIGN = "nat", "KUBE-SERVICES"
 _IPVS_LINK = "kube-ipvs0"
-_LEGACY_PROGRAMS = {Family.IP: "iptables-legacy", Family.IP6: "ip6tables-legacy"}
 _SHARED = ("nat", "filter", "mangle")
 _KUBELETS = frozenset(
     {"KUBE-FIREWALL", "KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT", "KUBE-MARK-DROP"}
@@ -62,7 +61,7 @@ def remove(elements: Elements) -> list[str]:
         # First: it is the one whose program may be missing.
         for family in FAMILIES:
             if iptables_legacy.has_chain(family, *_IPTABLES_SIGN):
-                _remove_legacy(_LEGACY_PROGRAMS[family])
+                _remove_legacy(iptables_legacy.PROGRAMS[family])
     if script := removal():
         NftRunner().load(script)
     if IPVS in found:
