@@ -50,6 +50,12 @@ def _once(_ctx: click.Context, _param: Any, given: Sequence[tuple[str, str]]) ->
     return labels
 
 
+def _labels(words: str) -> Callable[..., Any]:
+    return click.option(
+        "--label", "labels", type=Labels(), multiple=True, callback=_once, help=words
+    )
+
+
 def _masquerade(*, default: bool | None) -> Callable[..., Any]:
     return click.option(
         "--masquerade/--no-masquerade",
@@ -93,14 +99,7 @@ def list_(ipamd: str | None, identity: Path, as_json: bool) -> None:
     help="Who gets addresses of it: pods, or Services of type LoadBalancer.",
 )
 @click.option("--block-length", type=WHOLE, help="Of one block; without it 26, or 122 for IPv6.")
-@click.option(
-    "--label",
-    "labels",
-    type=Labels(),
-    multiple=True,
-    callback=_once,
-    help="Only for nodes, or Services, with this label.",
-)
+@_labels("Only for nodes, or Services, with this label.")
 @click.option(
     "--reserve", "reservations", type=Subnet(), multiple=True, help="Never given: once for each."
 )
@@ -148,14 +147,7 @@ def create(  # noqa: PLR0913, PLR0917 - click passes each by its name
 @click.option("--block-length", type=WHOLE, help="Of one block, while none is in use.")
 @click.option("--state", type=click.Choice([state.value for state in PoolState]))
 @click.option("--order", type=WHOLE)
-@click.option(
-    "--label",
-    "labels",
-    type=Labels(),
-    multiple=True,
-    callback=_once,
-    help="In place of all there were.",
-)
+@_labels("In place of all there were.")
 @click.option("--no-labels", is_flag=True, help="For any node.")
 @click.option("--reserve", "reservations", type=Subnet(), multiple=True, help="Likewise.")
 @click.option("--no-reservations", is_flag=True)

@@ -251,7 +251,7 @@ class Skeleton:
         members: dict[str, list[str]] = {}
         for each in elements:
             members.setdefault(each.of.name, []).append(each.text())
-        head = self._head
+        head = self.head
         lines = [self.removal() + f"table {head} {{"]
         lines += [f"\tset {self.layout} {{ type mark; }}", self._body(), "}"]
         lines += [f"add chain {head} {chain}" for chain in self._others(elements)]
@@ -278,18 +278,19 @@ class Skeleton:
     def opening(self) -> str:
         """A transaction that adds what `unasked` lacks."""
         hooked = replace(self, sets=(), chains=tuple(each for each in self.chains if each.hook))
-        return f"table {self._head} {{\n{hooked._body()}\n}}\n"
+        return f"table {self.head} {{\n{hooked._body()}\n}}\n"
 
     def closing(self) -> str:
         """A transaction after which packets find no rule; those on their way still have all."""
-        return f"flush table {self._head}\n"
+        return f"flush table {self.head}\n"
 
     def removal(self) -> str:
         """A transaction after which the table is not there, whether it was or not."""
-        return f"add table {self._head}\ndelete table {self._head}\n"
+        return f"add table {self.head}\ndelete table {self.head}\n"
 
     @property
-    def _head(self) -> str:
+    def head(self) -> str:
+        """The table as nft names it."""
         return f"{self.family.name.lower()} {self.name}"
 
     def _others(self, elements: Iterable[Element]) -> list[str]:

@@ -153,13 +153,9 @@ class NftTable:
                 family, name, table.layout
             )
 
-    @property
-    def _head(self) -> str:
-        return f"{self._skeleton.family.name.lower()} {self._skeleton.name}"
-
     def _load(self, script: str, *, check: bool = False) -> None:
         with self._lock:
             try:
                 self._runner.load(script, check=check)
             except NftError as exc:
-                raise NftError(f"table {self._head}: {exc}", exc.script) from exc
+                raise NftError(f"table {self._skeleton.head}: {exc}", exc.script) from exc
